@@ -1,0 +1,174 @@
+package dr
+
+import "time"
+
+// Fleet is everything a fleet file declares. Names are unique within a kind.
+type Fleet struct {
+	Sites        []Site        `json:"sites"`
+	Vaults       []Vault       `json:"vaults"`
+	Zones        []Zone        `json:"zones,omitempty"`
+	Tiers        []Tier        `json:"tiers,omitempty"`
+	Applications []Application `json:"applications"`
+}
+
+// Site is one cluster in one region.
+type Site struct {
+	Name    string  `json:"name"`
+	Region  string  `json:"region,omitempty"`
+	Cluster Cluster `json:"cluster"`
+	Ingress Ingress `json:"ingress"`
+	// Registry is the host (and optional path) that images are pulled from at this site.
+	Registry string `json:"registry,omitempty"`
+	// StorageClasses maps a class of any other site to the class to use here; "*" is the fallback.
+	StorageClasses map[string]string `json:"storageClasses,omitempty"`
+	// MoverImage is the image of Lifeboat's data mover; empty means REGISTRY/lifeboat:latest.
+	MoverImage string `json:"moverImage,omitempty"`
+}
+
+// Cluster says how to reach a site's API server.
+type Cluster struct {
+	Kubeconfig string `json:"kubeconfig"`        // absolute path
+	Context    string `json:"context,omitempty"` // empty: the file's current context
+}
+
+// Ingress is where a site's router answers.
+type Ingress struct {
+	Domain  string `json:"domain,omitempty"`  // the site's default Route domain
+	Address string `json:"address,omitempty"` // IP address that DNS records point at
+}
+
+// Vault is the object storage that holds everything needed to recover.
+type Vault struct {
+	Name          string    `json:"name"`
+	Location      string    `json:"location"` // file:///absolute/path
+	EncryptionKey KeySource `json:"encryptionKey"`
+}
+
+// KeySource names where a secret is read from; the secret itself is never part of a fleet.
+type KeySource struct {
+	File string `json:"file"` // absolute path
+}
+
+// Zone is a DNS zone that Lifeboat may update.
+type Zone struct {
+	Name    string   `json:"name"` // example.com, no trailing dot
+	RFC2136 *RFC2136 `json:"rfc2136,omitempty"`
+}
+
+// RFC2136 reaches an authoritative server that takes dynamic updates signed with TSIG.
+type RFC2136 struct {
+	Server string    `json:"server"` // host:port
+	Key    KeySource `json:"key"`    // a file in BIND's key syntax
+}
+
+// Tier is a named set of objectives.
+type Tier struct {
+	Name       string     `json:"name"`
+	Objectives Objectives `json:"objectives"`
+}
+
+// Objectives are what a user may demand of a recovery.
+type Objectives struct {
+	RTO time.Duration `json:"rto"` // how long the application may be down
+	RPO time.Duration `json:"rpo"` // how much data, as time, may be lost
+}
+
+// Strategy is how an application is brought back.
+type Strategy string
+
+// The strategies, cheapest first.
+const (
+	BackupRestore Strategy = "backup-restore"
+	WarmStandby   Strategy = "warm-standby"
+	ActiveActive  Strategy = "active-active"
+)
+
+// Application is what moves together: namespaces, data, hostnames and objectives.
+type Application struct {
+	Name       string       `json:"name"`
+	Namespaces []string     `json:"namespaces"`
+	Tier       string       `json:"tier,omitempty"`
+	Objectives Objectives   `json:"objectives"` // resolved from the tier when the file names one
+	Strategy   Strategy     `json:"strategy"`
+	Vault      string       `json:"vault"` // resolved to the only vault when left out
+	Sites      Placement    `json:"sites"`
+	Data       []Datastore  `json:"data,omitempty"`
+	Traffic    []TrafficRef `json:"traffic,omitempty"`
+	Probes     []Probe      `json:"probes,omitempty"`
+}
+
+// Placement says where an application runs and where it recovers.
+type Placement struct {
+	Preferred string   `json:"preferred"`
+	Recovery  []string `json:"recovery"`
+}
+
+// Datastore is one piece of an application's data; exactly one kind is set.
+type Datastore struct {
+	Name   string     `json:"name"`
+	Volume *VolumeRef `json:"volume,omitempty"`
+}
+
+// VolumeRef names a PersistentVolumeClaim.
+type VolumeRef struct {
+	Namespace string `json:"namespace"` // resolved to the only namespace when left out
+	Claim     string `json:"claim"`
+}
+
+// TrafficRef is one host name whose traffic follows the application.
+type TrafficRef struct {
+	Host string  `json:"host"`
+	DNS  *DNSRef `json:"dns,omitempty"`
+}
+
+// DNSRef says which record carries a host name.
+type DNSRef struct {
+	Zone string        `json:"zone"`
+	TTL  time.Duration `json:"ttl"`
+}
+
+// Probe asks the application for a sign of life from where a user stands.
+type Probe struct {
+	Name string     `json:"name"`
+	HTTP *HTTPProbe `json:"http,omitempty"`
+}
+
+// HTTPProbe succeeds on a 2xx answer.
+type HTTPProbe struct {
+	URL      string        `json:"url"`
+	Resolver string        `json:"resolver,omitempty"` // host:port of the resolver to ask; empty: the machine's
+	CAFile   string        `json:"caFile,omitempty"`   // PEM; empty: the machine's roots
+	Timeout  time.Duration `json:"timeout,omitempty"`  // of one try; default 2 s
+	// SiteHeader names a response header whose value is the site that answered; empty when the
+	// application does not say.
+	SiteHeader string `json:"siteHeader,omitempty"`
+}
+
+// Site returns the site of that name.
+func (f *Fleet) Site(name string) (*Site, bool) {
+	return find(f.Sites, func(s *Site) bool { return s.Name == name })
+}
+
+// Vault returns the vault of that name.
+func (f *Fleet) Vault(name string) (*Vault, bool) {
+	return find(f.Vaults, func(v *Vault) bool { return v.Name == name })
+}
+
+// Zone returns the zone of that name.
+func (f *Fleet) Zone(name string) (*Zone, bool) {
+	return find(f.Zones, func(z *Zone) bool { return z.Name == name })
+}
+
+// Application returns the application of that name.
+func (f *Fleet) Application(name string) (*Application, bool) {
+	return find(f.Applications, func(a *Application) bool { return a.Name == name })
+}
+
+func find[T any](items []T, ok func(*T) bool) (*T, bool) {
+	for i := range items {
+		if ok(&items[i]) {
+			return &items[i], true
+		}
+	}
+	return nil, false
+}
