@@ -1,0 +1,170 @@
+// Package blob stores named objects: the few operations that Lifeboat needs of an object storage,
+// above all the conditional put on which single ownership rests.
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+)
+
+// Store holds objects by name. All methods may be called at the same time from many goroutines, and
+// what one call has returned every later call sees, from any process.
+type Store interface {
+	// Put writes a whole object, provided that the condition holds; it is there completely or not at
+	// all, and once Put has returned it is durable. The returned Version is the one that a whole Get
+	// returns until somebody writes again. Errors: ErrExists, ErrStale, ErrNotFound (the condition
+	// names a version of an object that is no longer there).
+	Put(ctx context.Context, name string, data []byte, cond Condition) (Version, error)
+	// Get reads an object or a range of it. Errors: ErrNotFound, ErrRange.
+	Get(ctx context.Context, name string, r Range) (Object, error)
+	// Stat says how large an object is. Error: ErrNotFound.
+	Stat(ctx context.Context, name string) (Info, error)
+	// List yields the objects whose names begin with prefix, ordered by name. After an error nothing
+	// more is yielded; a list that ended without one is whole.
+	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
+	// Delete removes an object; one that is not there is no error.
+	Delete(ctx context.Context, name string) error
+	// Location names the store for people and for Open: "file:///mnt/vault".
+	Location() string
+}
+
+// Version identifies the content of an object at one time. It is opaque, is never empty, and two
+// versions that differ belong to different writes.
+type Version string
+
+// Condition says under which circumstances a Put goes ahead. The zero value is "in any case".
+type Condition struct {
+	absent  bool
+	version Version
+}
+
+// IfAbsent lets a Put create an object, never replace one.
+func IfAbsent() Condition { return Condition{absent: true} }
+
+// IfVersion lets a Put replace exactly the version that was read.
+func IfVersion(v Version) Condition { return Condition{version: v} }
+
+// Absent says whether the condition asks that there be no object yet.
+func (c Condition) Absent() bool { return c.absent }
+
+// Version returns the version that must be there, or "" when the condition names none.
+func (c Condition) Version() Version { return c.version }
+
+// Range is a part of an object, in bytes. The zero value is the whole object; a Length of 0 reaches
+// to its end. A range that begins within the object and ends behind it is cut at the end.
+type Range struct {
+	Offset int64
+	Length int64
+}
+
+// Whole says whether the range is the object from its first to its last byte.
+func (r Range) Whole() bool { return r.Offset == 0 && r.Length == 0 }
+
+// clip returns the range's first byte and its length in an object of the given size.
+func (r Range) clip(size int64) (offset, length int64, err error) {
+	if r.Offset < 0 || r.Length < 0 || r.Offset > size {
+		return 0, 0, fmt.Errorf("bytes %d+%d of %d: %w", r.Offset, r.Length, size, ErrRange)
+	}
+	length = size - r.Offset
+	if r.Length > 0 && r.Length < length {
+		length = r.Length
+	}
+	return r.Offset, length, nil
+}
+
+// Object is what Get read.
+type Object struct {
+	Data    []byte  // the caller's own
+	Version Version // set when the whole object was read
+}
+
+// Info describes an object.
+type Info struct {
+	Name string
+	Size int64
+}
+
+// What can go wrong, for errors.Is. Everything else is a failure to reach or use the store.
+var (
+	// ErrNotFound: there is no such object.
+	ErrNotFound = errors.New("no such object")
+	// ErrExists: a put with IfAbsent found an object.
+	ErrExists = errors.New("object already exists")
+	// ErrStale: a put with IfVersion found another version.
+	ErrStale = errors.New("object changed since it was read")
+	// ErrRange: the range begins behind the end of the object.
+	ErrRange = errors.New("range is outside the object")
+	// ErrName: the name is not one that every store can hold.
+	ErrName = errors.New("invalid object name")
+
+	// ErrScheme: no store is known for the location's scheme, or the location is malformed.
+	ErrScheme = errors.New("not a location that can be opened")
+	// ErrNoDirectory: the directory of a file store is missing.
+	ErrNoDirectory = errors.New("directory does not exist")
+	// ErrNotDirectory: the path of a file store is something else than a directory.
+	ErrNotDirectory = errors.New("not a directory")
+	// ErrDenied: the store refuses us.
+	ErrDenied = errors.New("permission denied")
+	// ErrReplaced: the directory of a file store is not the one that was opened: it was unmounted,
+	// moved or deleted meanwhile.
+	ErrReplaced = errors.New("directory is no longer the one that was opened")
+)
+
+const maxName = 512
+
+// CheckName says whether every store can hold an object of this name: segments of letters, digits,
+// '.', '_' and '-', separated by single slashes, none beginning with a dot.
+func CheckName(name string) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("%q: %w: 1 to %d bytes are allowed", name, ErrName, maxName)
+	}
+	for segment := range strings.SplitSeq(name, "/") {
+		if segment == "" || segment[0] == '.' {
+			return fmt.Errorf("%q: %w: a segment is empty or begins with a dot", name, ErrName)
+		}
+		for _, c := range []byte(segment) {
+			if !plain(c) {
+				return fmt.Errorf("%q: %w: character %q", name, ErrName, c)
+			}
+		}
+	}
+	return nil
+}
+
+func plain(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
+}
+
+// Open opens the store at a location: file:///absolute/path. Errors: ErrScheme, ErrNoDirectory,
+// ErrNotDirectory, ErrDenied.
+func Open(location string) (Store, error) {
+	dir, err := directory(location)
+	if err != nil {
+		return nil, err
+	}
+	return OpenFile(dir)
+}
+
+// Create is Open for a location that may not be there yet. Of a path, only the last element is made:
+// where its parent is missing, a mount probably is, and data written below would be lost behind it.
+func Create(location string) (Store, error) {
+	dir, err := directory(location)
+	if err != nil {
+		return nil, err
+	}
+	return CreateFile(dir)
+}
+
+func directory(location string) (string, error) {
+	path, ok := strings.CutPrefix(location, "file://")
+	if !ok {
+		return "", fmt.Errorf("%q: %w: want file:///absolute/path", location, ErrScheme)
+	}
+	if !strings.HasPrefix(path, "/") || path == "/" {
+		return "", fmt.Errorf("%q: %w: want an absolute path after file://", location, ErrScheme)
+	}
+	return path, nil
+}
