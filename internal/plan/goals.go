@@ -1,0 +1,165 @@
+package plan
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"lifeboat.dev/lifeboat/internal/dr"
+)
+
+// Deadlines of the steps, retries included. They bound a run that hangs; they do not pace one that works.
+const (
+	fenceDeadline   = 2 * time.Minute
+	claimDeadline   = time.Minute
+	captureDeadline = 10 * time.Minute
+	dataDeadline    = 2 * time.Hour
+	sealDeadline    = time.Minute
+	restoreDeadline = 10 * time.Minute
+	readyDeadline   = 15 * time.Minute
+	trafficDeadline = 2 * time.Minute
+	probeDeadline   = 5 * time.Minute // and the longest TTL on top
+)
+
+// The ids of the steps that a plan has once.
+const (
+	idFence      = "fence-old-site"
+	idClaim      = "claim-ownership"
+	idCapture    = "capture-state"
+	idSeal       = "seal-recovery-point"
+	idFoundation = "restore-foundation"
+	idWorkloads  = "restore-workloads"
+	idReady      = "await-ready"
+)
+
+func (b *builder) backup() error {
+	if b.request.To != "" || b.request.Point != "" || b.request.BreakGlass != "" {
+		return dr.Errorf(dr.ClassUsage, nil, "Leave them out.", "a backup takes no target, recovery point or break-glass reason")
+	}
+	if err := b.mustReach(b.owner); err != nil {
+		return err
+	}
+	b.plan.From = b.owner
+	name := b.app().Name
+	parts := []string{b.step(idCapture, "Capture the cluster state of "+name+" at "+b.owner, captureDeadline, dr.Capture{Site: b.owner})}
+	for _, ds := range b.app().Data {
+		id := b.step("protect-data-"+ds.Name, "Copy "+ds.Name+" of "+name+" at "+b.owner+" into the vault", dataDeadline,
+			dr.ProtectData{Site: b.owner, Datastore: ds.Name})
+		parts = append(parts, id)
+	}
+	b.step(idSeal, "Seal the recovery point of "+name, sealDeadline, dr.SealPoint{Site: b.owner}, parts...)
+	return nil
+}
+
+// restore brings the application back where it is owned. Going elsewhere is a failover.
+func (b *builder) restore() error {
+	to := b.request.To
+	if to == "" {
+		to = b.owner
+	}
+	if to != b.owner {
+		next := "Use `lifeboat failover " + b.app().Name + " --to " + to + "` to move it there."
+		return dr.Errorf(dr.ClassUsage, nil, next, "%s is owned by %s: a restore at %s would run it twice", b.app().Name, b.owner, to)
+	}
+	if err := b.mustReach(to); err != nil {
+		return err
+	}
+	point, err := b.choosePoint()
+	if err != nil {
+		return err
+	}
+	if err := b.classesFit(point, to); err != nil {
+		return err
+	}
+	b.plan.From, b.plan.To = b.owner, to
+	claim := b.step(idClaim, "Make this run the one that acts for "+b.app().Name, claimDeadline, dr.Claim{Site: to})
+	b.bringBack(point, to, claim)
+	return nil
+}
+
+func (b *builder) failover() error {
+	to, err := b.target()
+	if err != nil {
+		return err
+	}
+	if err := b.sourceFenceable(to); err != nil {
+		return err
+	}
+	point, err := b.choosePoint()
+	if err != nil {
+		return err
+	}
+	if err := b.classesFit(point, to); err != nil {
+		return err
+	}
+	if err := b.trafficFits(to); err != nil {
+		return err
+	}
+	b.plan.From, b.plan.To = b.owner, to
+	name := b.app().Name
+	fence := b.step(idFence, "Fence "+name+" at "+b.owner, fenceDeadline, dr.FenceSite{Site: b.owner, BreakGlass: b.request.BreakGlass})
+	claim := b.step(idClaim, "Claim "+name+" for "+to, claimDeadline, dr.Claim{Site: to}, fence)
+	ready := b.bringBack(point, to, claim)
+	b.probes(to, b.traffic(to, ready), ready)
+	return nil
+}
+
+// bringBack adds everything between the claim and a ready application, and returns the last step's id.
+func (b *builder) bringBack(point Point, to, claim string) string {
+	name := b.app().Name
+	b.plan.RecoveryPoint = point.ID
+	foundation := b.step(idFoundation, "Restore the foundation of "+name+" at "+to, restoreDeadline,
+		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageFoundation}, claim)
+	needs := []string{foundation}
+	for _, ds := range b.app().Data {
+		if !holds(point, ds.Name) {
+			b.warn("recovery point %s has no copy of datastore %s: it starts empty", point.ID, ds.Name)
+			continue
+		}
+		id := b.step("restore-data-"+ds.Name, "Restore "+ds.Name+" of "+name+" at "+to, dataDeadline,
+			dr.RestoreData{Site: to, Point: point.ID, Datastore: ds.Name}, foundation)
+		needs = append(needs, id)
+	}
+	workloads := b.step(idWorkloads, "Restore the workloads of "+name+" at "+to, restoreDeadline,
+		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageWorkloads}, needs...)
+	return b.step(idReady, "Wait until "+name+" serves at "+to, readyDeadline, dr.AwaitReady{Site: to, Point: point.ID}, workloads)
+}
+
+// traffic adds a step for each host, and returns their ids by host.
+func (b *builder) traffic(to, ready string) map[string]string {
+	ids := make(map[string]string, len(b.app().Traffic))
+	for _, t := range b.app().Traffic {
+		ids[t.Host] = b.step("switch-traffic-"+t.Host, "Point "+t.Host+" at "+to, trafficDeadline,
+			dr.SwitchTraffic{Site: to, Host: t.Host}, ready)
+	}
+	return ids
+}
+
+// probes adds a step for each probe. One that asks a host of ours waits for that host alone.
+func (b *builder) probes(to string, switches map[string]string, ready string) {
+	var all []string
+	var longest time.Duration
+	for _, t := range b.app().Traffic {
+		all = append(all, switches[t.Host])
+		if t.DNS != nil {
+			longest = max(longest, t.DNS.TTL)
+		}
+	}
+	if len(all) == 0 {
+		all = []string{ready}
+	}
+	for _, p := range b.app().Probes {
+		needs := all
+		if p.HTTP != nil {
+			if u, err := url.Parse(p.HTTP.URL); err == nil && switches[strings.ToLower(u.Hostname())] != "" {
+				needs = []string{switches[strings.ToLower(u.Hostname())]}
+			}
+		}
+		b.step("probe-"+p.Name, "Ask "+p.Name+" of "+b.app().Name+" from outside", probeDeadline+longest,
+			dr.ProbeFromOutside{Site: to, Probe: p.Name}, slices.Clone(needs)...)
+	}
+	if len(b.app().Probes) == 0 {
+		b.warn("%s declares no probe: nobody asks it from outside, and the run cannot end verified", b.app().Name)
+	}
+}

@@ -1,0 +1,230 @@
+package plan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"lifeboat.dev/lifeboat/internal/dr"
+)
+
+// mustReach refuses a plan whose every step needs a site that does not answer.
+func (b *builder) mustReach(site string) error {
+	s, _ := b.site(site)
+	if s.Reachable {
+		return nil
+	}
+	return dr.Errorf(dr.ClassUnreachable, because(s), "Bring the site's API back, or correct its kubeconfig; `lifeboat status` shows what answers.",
+		"cannot reach site %s, where %s is", site, b.app().Name)
+}
+
+func because(s Site) error {
+	if s.Reason == "" {
+		return nil
+	}
+	return errors.New(s.Reason)
+}
+
+// target decides where a failover goes.
+func (b *builder) target() (string, error) {
+	places := append([]string{b.app().Sites.Preferred}, b.app().Sites.Recovery...)
+	others := slices.DeleteFunc(slices.Clone(places), func(s string) bool { return s == b.owner })
+	to := b.request.To
+	if to == "" {
+		return b.firstReachable(others)
+	}
+	name := b.app().Name
+	if to == b.owner {
+		next := "Name another site with --to: " + strings.Join(others, ", ") + "."
+		if run := b.facts.Ownership.Run; run != "" {
+			next = "If the run that brought it there has not ended, go on with `lifeboat resume " + run + "`."
+		}
+		return "", dr.Errorf(dr.ClassUsage, nil, next, "%s is already owned by site %s (epoch %d)", name, to, b.facts.Ownership.Epoch)
+	}
+	if !slices.Contains(places, to) {
+		next := "Name one of " + strings.Join(others, ", ") + " with --to, or add " + to + " to the application's sites.recovery."
+		return "", dr.Errorf(dr.ClassUsage, nil, next, "site %s is not a place where %s may run", to, name)
+	}
+	s, _ := b.site(to)
+	if !s.Reachable {
+		return "", dr.Errorf(dr.ClassUnreachable, because(s), "Name another site with --to, or bring this one back.", "cannot reach target site %s", to)
+	}
+	return to, nil
+}
+
+func (b *builder) firstReachable(places []string) (string, error) {
+	var why []string
+	for _, p := range places {
+		s, _ := b.site(p)
+		if s.Reachable {
+			return p, nil
+		}
+		why = append(why, fmt.Sprintf("%s: %s", p, cmp.Or(s.Reason, "no answer")))
+	}
+	if len(places) == 0 {
+		return "", dr.Errorf(dr.ClassUsage, nil, "Add one to the application's sites.recovery.", "%s has no other site to go to", b.app().Name)
+	}
+	return "", dr.Errorf(dr.ClassUnreachable, errors.New(strings.Join(why, "; ")), "Bring one of them back; `lifeboat status` shows what answers.",
+		"no site that %s may go to can be reached", b.app().Name)
+}
+
+// sourceFenceable refuses a failover away from a site that cannot be fenced, until a person takes the
+// risk and says why.
+func (b *builder) sourceFenceable(to string) error {
+	s, _ := b.site(b.owner)
+	name, reason := b.app().Name, strings.TrimSpace(b.request.BreakGlass)
+	switch {
+	case s.Reachable && reason != "":
+		b.warn("a break-glass reason was given, but %s answers: it is fenced like any other", b.owner)
+	case s.Reachable:
+		b.warn("%s answers: what is written there after the recovery point is lost; `lifeboat backup %s` first keeps it", b.owner, name)
+	case reason != "":
+		b.warn("%s cannot be fenced (%s): if %s still runs there, both sites write; overridden: %s", b.owner, cmp.Or(s.Reason, "no answer"), name, reason)
+	default:
+		next := fmt.Sprintf("If you know that %s no longer runs there: lifeboat failover %s --to %s --break-glass \"reason\"", name, name, to)
+		return dr.Errorf(dr.ClassBlocked, because(s), next, "cannot fence %s at site %s, which does not answer", name, b.owner)
+	}
+	return nil
+}
+
+// choosePoint returns the recovery point asked for, or the newest that holds everything.
+func (b *builder) choosePoint() (Point, error) {
+	points := b.points()
+	name := b.app().Name
+	if len(points) == 0 {
+		return Point{}, dr.Errorf(dr.ClassBlocked, nil, "Take one while the application runs: lifeboat backup "+name, "%s has no recovery point", name)
+	}
+	if b.request.Point != "" {
+		return b.pointAsked(points)
+	}
+	for i, p := range points {
+		if len(b.lacks(p)) > 0 {
+			continue
+		}
+		if i > 0 {
+			b.warn("recovery point %s is newer than %s but lacks %s, and is passed over", points[0].ID, p.ID, strings.Join(b.lacks(points[0]), ", "))
+		}
+		b.warnAge(p)
+		return p, nil
+	}
+	next := fmt.Sprintf("To take it all the same, name it: --point %s", points[0].ID)
+	return Point{}, dr.Errorf(dr.ClassBlocked, fmt.Errorf("the newest, %s, lacks %s", points[0].ID, strings.Join(b.lacks(points[0]), ", ")), next,
+		"%s has no complete recovery point", name)
+}
+
+func (b *builder) pointAsked(points []Point) (Point, error) {
+	var ids []string
+	for _, p := range points {
+		if p.ID != b.request.Point {
+			ids = append(ids, p.ID)
+			continue
+		}
+		if lacks := b.lacks(p); len(lacks) > 0 {
+			b.warn("recovery point %s is incomplete: it lacks %s", p.ID, strings.Join(lacks, ", "))
+		}
+		b.warnAge(p)
+		return p, nil
+	}
+	const shown = 5
+	next := "The newest are " + strings.Join(ids[:min(shown, len(ids))], ", ") + "."
+	return Point{}, dr.Errorf(dr.ClassUsage, nil, next, "%s has no recovery point %q", b.app().Name, b.request.Point)
+}
+
+// points returns the application's recovery points, newest first. The epoch decides before the clock:
+// two epochs were written by two sites, whose clocks say nothing of each other.
+func (b *builder) points() []Point {
+	var out []Point
+	for _, p := range b.facts.Points {
+		if p.Application == b.app().Name {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(x, y Point) int {
+		return cmp.Or(cmp.Compare(y.Epoch, x.Epoch), y.Time.Compare(x.Time), cmp.Compare(y.ID, x.ID))
+	})
+	return out
+}
+
+// lacks names what a point would have to hold to bring the whole application back.
+func (b *builder) lacks(p Point) []string {
+	out := slices.Clone(p.Missing)
+	for _, ds := range b.app().Data {
+		if !holds(p, ds.Name) && !slices.Contains(out, ds.Name) {
+			out = append(out, "datastore "+ds.Name)
+		}
+	}
+	return out
+}
+
+func holds(p Point, datastore string) bool {
+	return slices.ContainsFunc(p.Data, func(d dr.DataPoint) bool { return d.Datastore == datastore })
+}
+
+func (b *builder) warnAge(p Point) {
+	if rpo := b.app().Objectives.RPO; rpo > 0 && p.Age > rpo {
+		b.warn("recovery point %s is %s old, objective %s", p.ID, short(p.Age), short(rpo))
+	}
+}
+
+// classesFit refuses a target that has no StorageClass for a claim of the point, before anything moves.
+func (b *builder) classesFit(p Point, to string) error {
+	s, _ := b.site(to)
+	if s.Classes == nil {
+		return nil
+	}
+	for _, class := range p.Classes {
+		want, mapped := s.StorageClasses[class]
+		if !mapped {
+			want = cmp.Or(s.StorageClasses["*"], class)
+		}
+		if !slices.Contains(s.Classes, want) {
+			next := fmt.Sprintf("Map it in the fleet file: storageClasses: {%s: …} of site %s, with one of %s.", class, to, strings.Join(s.Classes, ", "))
+			return dr.Errorf(dr.ClassBlocked, nil, next, "site %s has no StorageClass %q for claims that used %q", to, want, class)
+		}
+	}
+	return nil
+}
+
+// trafficFits refuses a target to which a record cannot point, and warns of what slows the move.
+func (b *builder) trafficFits(to string) error {
+	target, _ := b.site(to)
+	source, _ := b.site(b.owner)
+	for _, t := range b.app().Traffic {
+		if target.Ingress.Address == "" {
+			next := "Add ingress.address to site " + to + " in the fleet file."
+			return dr.Errorf(dr.ClassBlocked, nil, next, "site %s has no ingress address that %s could point at", to, t.Host)
+		}
+		if rto := b.app().Objectives.RTO; t.DNS != nil && rto > 0 && t.DNS.TTL > rto/2 {
+			b.warn("the TTL of %s, %s, is more than half of the RTO of %s: lower it ahead of the next loss", t.Host, short(t.DNS.TTL), short(rto))
+		}
+		answers := b.facts.Hosts[t.Host]
+		known := slices.Contains(answers, source.Ingress.Address) || slices.Contains(answers, target.Ingress.Address)
+		if len(answers) > 0 && !known {
+			b.warn("%s answers %s, which is the address of neither %s nor %s", t.Host, strings.Join(answers, ", "), b.owner, to)
+		}
+	}
+	return nil
+}
+
+// short writes a duration with its two greatest units: 4m, 1h5m, 30s.
+func short(d time.Duration) string {
+	switch {
+	case d >= time.Hour:
+		d = d.Round(time.Minute)
+	case d >= time.Second:
+		d = d.Round(time.Second)
+	default:
+		d = d.Round(time.Millisecond)
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
