@@ -28,6 +28,9 @@ const (
 	AnnotationReplicas = "lifeboat.dev/replicas"
 	// AnnotationSuspended holds, on a fenced CronJob or Job, whether it was suspended before.
 	AnnotationSuspended = "lifeboat.dev/suspended"
+	// AnnotationExplicit is in captured Services alone: which of the fields that a server may fill in were
+	// asked for, as "nodePort/80/TCP,clusterIP".
+	AnnotationExplicit = "lifeboat.dev/explicit"
 	// AnnotationPrefix is common to all of them.
 	AnnotationPrefix = "lifeboat.dev/"
 )
