@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"lifeboat.dev/lifeboat/internal/dr"
@@ -49,6 +50,7 @@ type Request struct {
 // what was asked wrongly, unreachable for a site that the plan cannot do without, and blocked for what
 // a rule forbids until a person decides.
 func Build(f Facts, r Request) (dr.Plan, error) {
+	r.BreakGlass = strings.TrimSpace(r.BreakGlass)
 	b := &builder{facts: f, request: r}
 	b.plan = dr.Plan{Goal: r.Goal, Application: f.Application.Name, Epoch: f.Ownership.Epoch, BreakGlass: r.BreakGlass}
 	b.owner = f.Ownership.Site

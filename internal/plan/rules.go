@@ -75,7 +75,7 @@ func (b *builder) firstReachable(places []string) (string, error) {
 // risk and says why.
 func (b *builder) sourceFenceable(to string) error {
 	s, _ := b.site(b.owner)
-	name, reason := b.app().Name, strings.TrimSpace(b.request.BreakGlass)
+	name, reason := b.app().Name, b.request.BreakGlass
 	switch {
 	case s.Reachable && reason != "":
 		b.warn("a break-glass reason was given, but %s answers: it is fenced like any other", b.owner)

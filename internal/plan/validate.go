@@ -18,7 +18,7 @@ func Validate(p dr.Plan) error {
 		return fmt.Errorf("the plan has no steps")
 	}
 	claimed := make(map[string]bool, len(order)) // id → a claim stands somewhere before it
-	claims := 0
+	claims, fenced := 0, false
 	for _, s := range order {
 		for _, need := range s.Needs {
 			claimed[s.ID] = claimed[s.ID] || claimed[need]
@@ -43,9 +43,12 @@ func Validate(p dr.Plan) error {
 				return fmt.Errorf("step %s claims for %s, but the plan is for %s", s.ID, c.Site, p.To)
 			}
 		}
-		if _, ok := s.Params.(dr.FenceSite); ok && claimed[s.ID] {
-			return fmt.Errorf("step %s fences after the claim", s.ID)
+		if f, ok := s.Params.(dr.FenceSite); ok {
+			fenced = fenced || f.Site == p.From
 		}
+	}
+	if p.Goal == dr.GoalFailover && !fenced {
+		return fmt.Errorf("the plan does not fence %s at %s", p.Application, p.From)
 	}
 	if claims > 1 {
 		return fmt.Errorf("the plan claims %d times", claims)
