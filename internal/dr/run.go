@@ -104,6 +104,7 @@ type (
 		Updated   int      `json:"updated"`
 		Unchanged int      `json:"unchanged"`
 		Skipped   []string `json:"skipped,omitempty"`  // object: reason
+		Notes     []string `json:"notes,omitempty"`    // object: what was mapped for the site, or overwritten there
 		Problems  []string `json:"problems,omitempty"` // object: what is not as it should be
 	}
 	// DataOutput is left by restore-data; the beacon was read back at the new site. (protect-data
