@@ -24,7 +24,8 @@ func Prepare(n Node) error {
 		what string
 		do   func() error
 	}{
-		// Before all else: a mount must not show on the machine.
+		{"make its directory", func() error { return os.MkdirAll(n.Dir, 0o700) }},
+		// Before any other: a mount must not show on the machine.
 		{"part its mounts from the machine's", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
 		{"make its control groups", n.makeGroups},
 		{"mount /proc", func() error {
