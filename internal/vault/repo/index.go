@@ -1,0 +1,217 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"lifeboat.dev/lifeboat/internal/vault/blob"
+)
+
+// indexFile is an object below index/.
+type indexFile struct {
+	Supersedes []ID        `json:"supersedes,omitempty"`
+	Packs      []indexPack `json:"packs"`
+}
+
+type indexPack struct {
+	ID    ID          `json:"id"`
+	Blobs []indexBlob `json:"blobs"`
+}
+
+type indexBlob struct {
+	ID     ID     `json:"id"`
+	Type   string `json:"type"`
+	Offset uint32 `json:"offset"`
+	Length uint32 `json:"length"`
+	Plain  uint32 `json:"uncompressed_length,omitempty"`
+}
+
+// location is where a blob is.
+type location struct {
+	pack uint32 // position in index.packs
+	place
+}
+
+// index says where every blob is. It is changed only while Repo.mu is held.
+type index struct {
+	blobs   [2]map[ID]location
+	packs   []ID
+	numbers map[ID]uint32
+	files   map[ID]struct{} // index objects that it was read from
+}
+
+func newIndex() *index {
+	return &index{
+		blobs:   [2]map[ID]location{{}, {}},
+		numbers: map[ID]uint32{},
+		files:   map[ID]struct{}{},
+	}
+}
+
+func (x *index) add(pack ID, blobs []packedBlob) {
+	n, known := x.numbers[pack]
+	if !known {
+		n = uint32(len(x.packs))
+		x.packs = append(x.packs, pack)
+		x.numbers[pack] = n
+	}
+	for _, b := range blobs {
+		x.blobs[b.Type][b.ID] = location{pack: n, place: b.place}
+	}
+}
+
+func (x *index) addFile(id ID, f *indexFile) error {
+	for _, p := range f.Packs {
+		blobs := make([]packedBlob, 0, len(p.Blobs))
+		for _, b := range p.Blobs {
+			t := DataBlob
+			switch b.Type {
+			case "data":
+			case "tree":
+				t = TreeBlob
+			default:
+				return fmt.Errorf("index %s: %w: blob of type %q", id.short(), ErrDamaged, b.Type)
+			}
+			if b.Length < overhead {
+				return fmt.Errorf("index %s: %w: blob of %d bytes", id.short(), ErrDamaged, b.Length)
+			}
+			blobs = append(blobs, packedBlob{ID: b.ID, Type: t, place: place{Offset: b.Offset, Length: b.Length, Plain: b.Plain}})
+		}
+		x.add(p.ID, blobs)
+	}
+	x.files[id] = struct{}{}
+	return nil
+}
+
+func indexOf(packs map[ID][]packedBlob) indexFile {
+	f := indexFile{Packs: []indexPack{}}
+	for id, blobs := range packs {
+		p := indexPack{ID: id}
+		for _, b := range blobs {
+			p.Blobs = append(p.Blobs, indexBlob{ID: b.ID, Type: b.Type.String(), Offset: b.Offset, Length: b.Length, Plain: b.Plain})
+		}
+		f.Packs = append(f.Packs, p)
+	}
+	return f
+}
+
+// lookup finds a blob in the index as it is loaded.
+func (r *Repo) lookup(t BlobType, id ID) (pack ID, at place, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.index == nil {
+		return ID{}, place{}, false
+	}
+	l, ok := r.index.blobs[t][id]
+	if !ok {
+		return ID{}, place{}, false
+	}
+	return r.index.packs[l.pack], l.place, true
+}
+
+// locate finds a blob, reading indexes that others have written meanwhile when it is not known.
+// Error: ErrNotFound.
+func (r *Repo) locate(ctx context.Context, t BlobType, id ID) (pack ID, at place, err error) {
+	if pack, at, ok := r.lookup(t, id); ok {
+		return pack, at, nil
+	}
+	if err := r.refresh(ctx); err != nil {
+		return ID{}, place{}, err
+	}
+	if pack, at, ok := r.lookup(t, id); ok {
+		return pack, at, nil
+	}
+	return ID{}, place{}, fmt.Errorf("%s blob %s: %w", t, id, ErrNotFound)
+}
+
+// refresh brings the index up to date. Where index objects have gone, packs may have gone too, and the
+// index is built anew.
+func (r *Repo) refresh(ctx context.Context) error {
+	r.load.Lock()
+	defer r.load.Unlock()
+	var err error
+	for range 5 {
+		// An index object that was replaced between the list and the read is a reason to look again.
+		if err = r.refreshOnce(ctx); !errors.Is(err, blob.ErrNotFound) {
+			return err
+		}
+	}
+	return err
+}
+
+func (r *Repo) refreshOnce(ctx context.Context) error {
+	ids, err := r.listIDs(ctx, indexDir)
+	if err != nil {
+		return fmt.Errorf("load index: %w", err)
+	}
+	missing, gone := r.compareIndexes(ids)
+	if gone {
+		missing = ids
+	}
+	var mu sync.Mutex
+	loaded := map[ID]*indexFile{}
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(readWorkers)
+	for _, id := range missing {
+		group.Go(func() error {
+			f := &indexFile{}
+			if err := r.loadJSON(gctx, indexDir, id, f); err != nil {
+				return fmt.Errorf("load index: %w", err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			loaded[id] = f
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.index == nil || gone {
+		r.index = newIndex()
+	}
+	for id, f := range loaded {
+		if err := r.index.addFile(id, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareIndexes says which index objects are not loaded yet, and whether loaded ones have gone.
+func (r *Repo) compareIndexes(ids []ID) (missing []ID, gone bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.index == nil {
+		return ids, false
+	}
+	left := maps.Clone(r.index.files)
+	for _, id := range ids {
+		if _, ok := left[id]; !ok {
+			missing = append(missing, id)
+		}
+		delete(left, id)
+	}
+	return missing, len(left) > 0
+}
+
+// addPack makes a stored pack's blobs known before its index is written.
+func (r *Repo) addPack(pack ID, blobs []packedBlob) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.index.add(pack, blobs)
+}
+
+// addIndex notes that an index object holds what addPack has made known.
+func (r *Repo) addIndex(id ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.index.files[id] = struct{}{}
+}

@@ -1,0 +1,125 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Snapshot is a tree at one time.
+type Snapshot struct {
+	ID       ID        `json:"-"` // filled in on saving and loading
+	Time     time.Time `json:"time"`
+	Parent   *ID       `json:"parent,omitempty"`
+	Tree     ID        `json:"tree"`
+	Paths    []string  `json:"paths"`
+	Hostname string    `json:"hostname,omitempty"`
+	Username string    `json:"username,omitempty"`
+	UID      uint32    `json:"uid,omitempty"`
+	GID      uint32    `json:"gid,omitempty"`
+	Excludes []string  `json:"excludes,omitempty"`
+	Tags     []string  `json:"tags,omitempty"`
+	Original *ID       `json:"original,omitempty"`
+	Program  string    `json:"program_version,omitempty"`
+}
+
+// SaveSnapshot flushes and then stores the snapshot, so that everything it names is there before it.
+// Time, Hostname, Username and Paths are filled in when left out.
+func (s *Saver) SaveSnapshot(ctx context.Context, snap Snapshot) (ID, error) {
+	if snap.Tree.IsZero() {
+		return ID{}, fmt.Errorf("save snapshot: it names no tree")
+	}
+	if err := s.Flush(ctx); err != nil {
+		return ID{}, err
+	}
+	if _, _, err := s.repo.locate(ctx, TreeBlob, snap.Tree); err != nil {
+		return ID{}, fmt.Errorf("save snapshot: %w", err)
+	}
+	hostname, username := origin()
+	if snap.Hostname == "" {
+		snap.Hostname = hostname
+	}
+	if snap.Username == "" {
+		snap.Username, snap.UID, snap.GID = username, uint32(os.Getuid()), uint32(os.Getgid())
+	}
+	if snap.Time.IsZero() {
+		snap.Time = s.repo.now()
+	}
+	if len(snap.Paths) == 0 {
+		snap.Paths = []string{"/"}
+	}
+	id, size, err := s.repo.saveJSON(ctx, snapshotDir, snap)
+	if err != nil {
+		return ID{}, fmt.Errorf("save snapshot: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.StoredBytes += size
+	return id, nil
+}
+
+// Snapshots returns all snapshots, oldest first.
+func (r *Repo) Snapshots(ctx context.Context) ([]Snapshot, error) {
+	ids, err := r.listIDs(ctx, snapshotDir)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var mu sync.Mutex
+	all := make([]Snapshot, 0, len(ids))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(readWorkers)
+	for _, id := range ids {
+		group.Go(func() error {
+			snap, err := r.snapshot(gctx, id)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, snap)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b Snapshot) int {
+		if c := a.Time.Compare(b.Time); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID.String(), b.ID.String())
+	})
+	return all, nil
+}
+
+func (r *Repo) snapshot(ctx context.Context, id ID) (Snapshot, error) {
+	var snap Snapshot
+	if err := r.loadJSON(ctx, snapshotDir, id, &snap); err != nil {
+		return Snapshot{}, fmt.Errorf("load snapshot: %w", err)
+	}
+	snap.ID = id
+	return snap, nil
+}
+
+// LoadSnapshot returns the snapshot of that id, or the only one whose id begins so.
+// Errors: ErrNotFound, ErrAmbiguous.
+func (r *Repo) LoadSnapshot(ctx context.Context, idOrPrefix string) (Snapshot, error) {
+	ids, err := r.listIDs(ctx, snapshotDir)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("list snapshots: %w", err)
+	}
+	ids = slices.DeleteFunc(ids, func(id ID) bool { return idOrPrefix == "" || !strings.HasPrefix(id.String(), idOrPrefix) })
+	switch len(ids) {
+	case 0:
+		return Snapshot{}, fmt.Errorf("snapshot %q: %w", idOrPrefix, ErrNotFound)
+	case 1:
+		return r.snapshot(ctx, ids[0])
+	}
+	return Snapshot{}, fmt.Errorf("snapshot %q: %w: %d of them", idOrPrefix, ErrAmbiguous, len(ids))
+}
