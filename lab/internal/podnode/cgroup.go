@@ -18,8 +18,12 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// controllers that kubelet and runc need in the unified hierarchy.
-var controllers = []string{"cpuset", "cpu", "memory", "pids"}
+// Controllers of the unified hierarchy: those that a node cannot do without, and those that kubelet insists on
+// where the machine has them.
+var (
+	neededControllers = []string{"cpuset", "cpu", "memory", "pids"}
+	wantedControllers = []string{"hugetlb", "io"}
+)
 
 // hierarchies is how control groups are mounted here.
 type hierarchies struct {
@@ -101,8 +105,19 @@ func (h hierarchies) makeUnified(name string) error {
 	if err := os.WriteFile(filepath.Join(dir, "init", "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
 		return fmt.Errorf("move the site's first process into its control group: %w", err)
 	}
+	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Errorf("read the control group controllers: %w", err)
+	}
+	have := strings.Fields(string(b))
+	turnOn := slices.Clone(neededControllers)
+	for _, c := range wantedControllers {
+		if slices.Contains(have, c) {
+			turnOn = append(turnOn, c)
+		}
+	}
 	for _, at := range []string{root, dir} {
-		for _, c := range controllers {
+		for _, c := range turnOn {
 			if err := os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+c), 0o644); err != nil {
 				return fmt.Errorf("turn on the control group controller %s below %s (inside a container, its processes must stand in a group of their own): %w", c, at, err)
 			}

@@ -160,8 +160,6 @@ func (n Node) kubeletConfig(s SiteNet) map[string]any {
 		"imageGCHighThresholdPercent": 100, // never: the disk is the machine's, not the site's
 		"evictionHard":                map[string]string{"memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
 		"registerNode":                true,
-		"nodeStatusUpdateFrequency":   "2s",
-		"syncFrequency":               "10s",
 		"shutdownGracePeriod":         "0s",
 	}
 	if n.ServingCert != "" {

@@ -25,6 +25,10 @@ func Daemons(n Node) ([]site.Daemon, error) {
 		return nil, err
 	}
 	env := []string{"PATH=" + searchPath}
+	labels := ""
+	if n.Region != "" {
+		labels = fmt.Sprintf("topology.kubernetes.io/region=%[1]s,topology.kubernetes.io/zone=%[1]s-1", n.Region)
+	}
 	return []site.Daemon{
 		{
 			Name:  "containerd",
@@ -35,7 +39,7 @@ func Daemons(n Node) ([]site.Daemon, error) {
 		{
 			Name: "kubelet",
 			Argv: []string{n.Kube, "kubelet", "--config=" + n.path("kubelet.yaml"), "--kubeconfig=" + n.KubeletKubeconfig,
-				"--hostname-override=" + n.Site, "--node-ip=" + s.Address.String()},
+				"--hostname-override=" + n.Site, "--node-ip=" + s.Address.String(), "--node-labels=" + labels},
 			Env:   env,
 			Ready: healthy(kubeletHealth),
 		},

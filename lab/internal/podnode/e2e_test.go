@@ -139,7 +139,7 @@ func newTestSite(t *testing.T, kube string) *testSite {
 	}
 	serving, clientCA := cluster.KubeletTLS(dir)
 	ts.spec.Node = Node{
-		Plan: p, Site: "east", Dir: filepath.Join(string(dir), "node"), Kube: kube,
+		Plan: p, Site: "east", Region: "here", Dir: filepath.Join(string(dir), "node"), Kube: kube,
 		KubeletKubeconfig: dir.InnerKubeconfig(), ProxyKubeconfig: dir.InnerKubeconfig(), ClientCA: clientCA,
 		ServingCert: serving + ".crt", ServingKey: serving + ".key",
 		Registry:   netip.AddrPortFrom(net.Address, layout.RegistryPort).String(),
@@ -368,6 +368,9 @@ func TestSiteOfRealPods(t *testing.T) {
 		s.await("node ready", "True", func() (string, error) {
 			return s.kubectl("", "get", "node", "east", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		})
+		s.await("node's zone", "here-1", func() (string, error) {
+			return s.kubectl("", "get", "node", "east", "-o", `jsonpath={.metadata.labels.topology\.kubernetes\.io/zone}`)
+		})
 		s.tryPod()
 		dead, clean := s.kill()
 		t.Logf("site dead %.2f s, nothing left %.2f s after SIGKILL", dead.Seconds(), clean.Seconds())
@@ -392,7 +395,7 @@ func (s *testSite) tryPod() {
 	})
 	s.await("exec", "from the machine", func() (string, error) { return s.kubectl("", "exec", "deploy/web", "--", "/pod", "cat", "/data/given") })
 	s.await("logs", "serving", func() (string, error) { return s.kubectl("", "logs", "deploy/web") })
-	s.await("ClusterIP from the node", "from the machine", func() (string, error) { return s.get("http://10.96.7.7/") })
+	s.await("ClusterIP from the node", "from the machine", func() (string, error) { return s.get("10.96.7.7:80") })
 	s.await("ClusterIP from a pod", "200 OK", func() (string, error) {
 		return s.kubectl("", "exec", "deploy/web", "--", "/pod", "get", "http://10.96.7.7/")
 	})
@@ -422,10 +425,21 @@ func (s *testSite) tryPod() {
 	}
 }
 
-// get asks from the site's network.
-func (s *testSite) get(url string) (string, error) {
-	out, err := exec.CommandContext(s.t.Context(), "nsenter", "--net="+namespacePath(s.net.Namespace), "curl", "-sf", "-m", "2", url).Output()
-	return string(out), err
+// get asks the Service from the site's own network.
+func (s *testSite) get(address string) (string, error) {
+	c, err := dial(s.t, s.plan, "east", address, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(c)
+	return string(b), err
 }
 
 // assertGone looks for what a killed site could have left.

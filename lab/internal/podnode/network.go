@@ -69,7 +69,8 @@ next:
 	return 0, false
 }
 
-// NetUp makes the plan's network, or what is missing of it. A lab that is up already loses nothing by it.
+// NetUp makes the plan's network, or what is missing of it. A lab that is up already loses nothing by it:
+// partitions stay, and so do sites that are disconnected.
 func NetUp(ctx context.Context, p Plan) error {
 	if err := p.check(); err != nil {
 		return err
@@ -99,7 +100,7 @@ func rootUp(ctx context.Context, p Plan) (bool, error) {
 			return fresh, err
 		}
 	}
-	if err := ensureVeth(ctx, fresh, end{"", p.Interface(), mac(p.ClientAddr())}, end{p.bridgeNS(), "root", ""}); err != nil {
+	if _, err := ensureVeth(ctx, fresh, end{"", p.Interface(), mac(p.ClientAddr())}, end{p.bridgeNS(), "root", ""}); err != nil {
 		return fresh, err
 	}
 	if err := ip(ctx, p.bridgeNS(), "link set root master br0 up"); err != nil {
@@ -121,10 +122,15 @@ func siteUp(ctx context.Context, p Plan, s SiteNet, freshBridge bool) error {
 	if err != nil {
 		return err
 	}
-	if err := ensureVeth(ctx, fresh || freshBridge, end{p.bridgeNS(), port(s), ""}, end{s.Namespace, uplink, mac(s.Address)}); err != nil {
+	joined, err := ensureVeth(ctx, fresh || freshBridge, end{p.bridgeNS(), port(s), ""}, end{s.Namespace, uplink, mac(s.Address)})
+	if err != nil {
 		return err
 	}
-	if err := ip(ctx, p.bridgeNS(), fmt.Sprintf("link set %s master br0 up", port(s))); err != nil {
+	attach := fmt.Sprintf("link set %s master br0", port(s))
+	if joined {
+		attach += " up" // else it stays as it is: a site that was disconnected is not connected by this
+	}
+	if err := ip(ctx, p.bridgeNS(), attach); err != nil {
 		return err
 	}
 	lines := []string{
@@ -240,18 +246,18 @@ func mac(a netip.Addr) string {
 	return net.HardwareAddr{0x02, 0x1b, b[0], b[1], b[2], b[3]}.String()
 }
 
-// ensureVeth joins two namespaces, unless they are. stale says that one of them is new, so that what is there
+// ensureVeth joins two namespaces, and says so, unless they are joined already. stale says that one of them is new, so that what is there
 // of an old veth is about to vanish: the kernel takes its time to undo a namespace that was deleted.
-func ensureVeth(ctx context.Context, stale bool, a, b end) error {
+func ensureVeth(ctx context.Context, stale bool, a, b end) (bool, error) {
 	if !stale && hasLink(ctx, a.namespace, a.name) && hasLink(ctx, b.namespace, b.name) {
-		return nil
+		return false, nil
 	}
 	for _, e := range []end{a, b} {
 		if err := removeLink(ctx, e.namespace, e.name); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return ip(ctx, a.namespace, fmt.Sprintf("link add %s type veth peer name %s netns %s", a.add(), b.add(), b.namespace))
+	return true, ip(ctx, a.namespace, fmt.Sprintf("link add %s type veth peer name %s netns %s", a.add(), b.add(), b.namespace))
 }
 
 // removeLink removes an interface, which may be vanishing by itself.

@@ -264,6 +264,8 @@ func TestNetworkCutsAndHeals(t *testing.T) {
 
 	must(Disconnect(ctx, p, "east"))
 	expect("east off the bridge", "client>east", "west>east", "east>west", "east>dns")
+	must(NetUp(ctx, p))
+	expect("the network made again, east off the bridge", "client>east", "west>east", "east>west", "east>dns")
 	must(Connect(ctx, p, "east"))
 	expect("east on the bridge")
 	must(Clean(ctx, p, "east"))

@@ -14,10 +14,11 @@ import (
 
 // Node is the node of one site. All that it writes is below Dir, or vanishes with its namespaces.
 type Node struct {
-	Plan Plan
-	Site string // its name is the site's
-	Dir  string // the site's directory, an absolute path
-	Kube string // the multi-call binary with kubelet and kube-proxy, an absolute path
+	Plan   Plan
+	Site   string // its name is the site's
+	Dir    string // the site's directory, an absolute path
+	Region string // becomes the node's region label, and with -1 its zone; may be empty
+	Kube   string // the multi-call binary with kubelet and kube-proxy, an absolute path
 
 	KubeletKubeconfig string // a file; the user is system:node:SITE, or an administrator
 	ProxyKubeconfig   string // a file; the user is system:kube-proxy, or an administrator

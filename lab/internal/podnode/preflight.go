@@ -43,7 +43,7 @@ func Preflight() error {
 			"Run it as root (sudo), or use --nodes processes, which needs no rights.",
 			"nodes of real pods need root: namespaces, mounts and control groups are made")
 	}
-	if err := missingPrograms(); err != nil {
+	if err := missingPrograms(lookPath, cniDir); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), preflightLimit) // asked for before any work has begun
@@ -56,7 +56,8 @@ func Preflight() error {
 	return nil
 }
 
-func missingPrograms() error {
+// missingPrograms names what is not found, and the command that installs it.
+func missingPrograms(find func(string) (string, error), plugins func() (string, error)) error {
 	var missing, packages []string
 	lack := func(what, pkg string) {
 		missing = append(missing, what)
@@ -65,11 +66,11 @@ func missingPrograms() error {
 		}
 	}
 	for _, p := range programs() {
-		if _, err := lookPath(p[0]); err != nil {
+		if _, err := find(p[0]); err != nil {
 			lack(p[0], p[1])
 		}
 	}
-	if _, err := cniDir(); err != nil {
+	if _, err := plugins(); err != nil {
 		lack("the CNI plugins bridge, host-local and loopback", "containernetworking-plugins")
 	}
 	if len(missing) == 0 {
