@@ -111,16 +111,10 @@ func Execute(ctx context.Context, opts Options, runID string, plan dr.Plan) (dr.
 // were cut off are tried again. A run that ended well is returned as it is. Errors are as of Execute;
 // a run that is not in the journal is of class usage.
 func Resume(ctx context.Context, opts Options, runID string) (dr.Run, error) {
-	entries, err := opts.Journal.Load(ctx, runID)
-	if errors.Is(err, dr.ErrNotFound) || err == nil && len(entries) == 0 {
-		return dr.Run{}, dr.Errorf(dr.ClassUsage, err, "`lifeboat status` lists the runs.", "there is no run %s", runID)
-	}
-	if err != nil {
-		return dr.Run{}, fmt.Errorf("read the journal of run %s: %w", runID, err)
-	}
+	var err error
 	x := newExecution(opts, runID)
-	if x.state, err = fold(entries); err != nil {
-		return dr.Run{}, dr.Errorf(dr.ClassInternal, err, "Do not go on with this run; plan again.", "the journal of run %s does not make sense", runID)
+	if x.state, err = load(ctx, opts.Journal, runID); err != nil {
+		return dr.Run{}, err
 	}
 	if x.state.run.Stage == dr.StageEnded && x.state.run.Outcome != dr.OutcomeFailed {
 		return x.state.run, nil
@@ -136,6 +130,27 @@ func Resume(ctx context.Context, opts Options, runID string) (dr.Run, error) {
 	}
 	err = x.drive(ctx)
 	return x.state.run, err
+}
+
+// Load returns a run as its journal tells it. A run that is not in the journal is an error of class usage.
+func Load(ctx context.Context, journal Journal, runID string) (dr.Run, error) {
+	s, err := load(ctx, journal, runID)
+	return s.run, err
+}
+
+func load(ctx context.Context, journal Journal, runID string) (state, error) {
+	entries, err := journal.Load(ctx, runID)
+	if errors.Is(err, dr.ErrNotFound) || err == nil && len(entries) == 0 {
+		return state{}, dr.Errorf(dr.ClassUsage, err, "`lifeboat status` lists the runs.", "there is no run %s", runID)
+	}
+	if err != nil {
+		return state{}, fmt.Errorf("read the journal of run %s: %w", runID, err)
+	}
+	s, err := fold(entries)
+	if err != nil {
+		return state{}, dr.Errorf(dr.ClassInternal, err, "Do not go on with this run; plan again.", "the journal of run %s does not make sense", runID)
+	}
+	return s, nil
 }
 
 // able fails closed, before anything starts, on a plan that cannot be carried out to its end.
