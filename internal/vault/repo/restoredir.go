@@ -10,6 +10,9 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // RestoreDirOptions steer RestoreDir; the zero value restores everything.
@@ -229,10 +232,28 @@ func (w *dirRestorer) symlink(rel string, n *Node) error {
 		return err
 	}
 	w.chown(temp, n)
-	if err := w.root.Rename(temp, rel); err != nil {
+	err := w.symlinkTime(temp, n.ModTime)
+	if err == nil {
+		err = w.root.Rename(temp, rel)
+	}
+	if err != nil {
 		return errors.Join(err, w.root.Remove(temp))
 	}
 	return nil
+}
+
+// symlinkTime sets a link's own time, which os.Root cannot.
+func (w *dirRestorer) symlinkTime(rel string, at time.Time) error {
+	dir, err := w.root.Open(path.Dir(rel))
+	if err != nil {
+		return err
+	}
+	ts := unix.NsecToTimespec(at.UnixNano())
+	err = unix.UtimesNanoAt(int(dir.Fd()), path.Base(rel), []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		err = &fs.PathError{Op: "utimensat", Path: rel, Err: err}
+	}
+	return errors.Join(err, dir.Close())
 }
 
 // finish sets owner, mode and times, in the order in which one does not undo the other.
