@@ -59,6 +59,15 @@ func (c Config) Daemons() ([]site.Daemon, error) {
 	}, nil
 }
 
+// Healthy asks the API server, at its public address, whether it is ready.
+func (c Config) Healthy(ctx context.Context) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	return get(client, "https://"+c.Public+"/readyz")(ctx)
+}
+
 func (c Config) etcd() []string {
 	client := "https://" + netip.AddrPortFrom(c.Bind, layout.EtcdPort).String()
 	peer := "https://" + netip.AddrPortFrom(c.Bind, layout.EtcdPeerPort).String()
@@ -71,7 +80,7 @@ func (c Config) etcd() []string {
 		"--cert-file=" + cert + ".crt", "--key-file=" + cert + ".key", "--client-cert-auth", "--trusted-ca-file=" + ca,
 		"--peer-cert-file=" + cert + ".crt", "--peer-key-file=" + cert + ".key", "--peer-client-cert-auth", "--peer-trusted-ca-file=" + ca,
 		// The page cache outlives a killed process, so a killed site keeps its data without fsync.
-		"--unsafe-no-fsync",
+		"--unsafe-no-fsync", "--enable-grpc-gateway=false",
 		"--heartbeat-interval=500", "--election-timeout=5000", // one member: nobody to hear
 		"--log-level=warn", "--snapshot-count=5000", "--max-snapshots=1", "--max-wals=1",
 	}

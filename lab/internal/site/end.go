@@ -103,8 +103,14 @@ func parseHexAddr(s string) (netip.AddrPort, bool) {
 	host, port, ok := strings.Cut(s, ":")
 	b, err := hex.DecodeString(host)
 	p, err2 := strconv.ParseUint(port, 16, 16)
-	if !ok || err != nil || err2 != nil || len(b) != 4 {
+	if !ok || err != nil || err2 != nil || (len(b) != 4 && len(b) != 16) {
 		return netip.AddrPort{}, false
+	}
+	if len(b) == 16 { // four little-endian words; IPv4 is mapped into the last
+		for i := 0; i < 16; i += 4 {
+			b[i], b[i+1], b[i+2], b[i+3] = b[i+3], b[i+2], b[i+1], b[i]
+		}
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b)).Unmap(), uint16(p)), true
 	}
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{b[3], b[2], b[1], b[0]}), uint16(p)), true
 }

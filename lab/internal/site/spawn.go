@@ -104,7 +104,7 @@ type Launch struct {
 	Log       string // file for stdout and stderr
 	Env       []string
 	Isolation Isolation
-	Files     []*os.File // descriptors 3, 4, …
+	Command   *exec.Cmd // how to run Argv, where something other than Isolation makes the namespaces
 }
 
 // Start starts it, with an environment of its own: the markers and the little that programs need of
@@ -115,11 +115,14 @@ func (l Launch) Start() (Ref, error) {
 		return Ref{}, fmt.Errorf("start %s: %w", l.Site, err)
 	}
 	defer log.Close()
-	cmd := exec.Command(l.Argv[0], l.Argv[1:]...) //nolint:noctx // it outlives every context of ours
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, l.Files
+	cmd := l.Command
+	if cmd == nil {
+		cmd = exec.Command(l.Argv[0], l.Argv[1:]...) //nolint:noctx // it outlives every context of ours
+		cmd.SysProcAttr = l.Isolation.attr()
+	}
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = l.Dir
 	cmd.Env = append(append(baseEnv(os.Environ()), state.EnvLab+"="+l.Dir, state.EnvSite+"="+l.Site), l.Env...)
-	cmd.SysProcAttr = l.Isolation.attr()
 	if err := cmd.Start(); err != nil {
 		return Ref{}, fmt.Errorf("start %s: %w", l.Site, err)
 	}
