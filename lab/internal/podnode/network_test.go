@@ -273,6 +273,7 @@ func TestNetworkCutsAndHeals(t *testing.T) {
 	must(NetDown(ctx, p))
 	assertNothingLeft(t, p)
 	must(NetDown(ctx, p))
+	must(Disconnect(ctx, p, "east"))
 }
 
 func TestNetUpMendsWhatACrashLeft(t *testing.T) {
