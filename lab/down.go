@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,16 +72,27 @@ func (l *Lab) endSite(ctx context.Context, st *State, name string) error {
 	if err != nil {
 		return err
 	}
-	left, err := site.Listeners(layout.Whole(st.Octet))
-	if err != nil {
-		return err
-	}
-	for _, a := range left {
-		if loop.Holds(a.Addr()) {
-			return fmt.Errorf("something still listens on %s, an address of site %s", a, name)
+	return awaitSilence(ctx, st, func(a netip.Addr) bool { return loop.Holds(a) })
+}
+
+// awaitSilence returns once nothing listens on those of the lab's loopback addresses. A process that has
+// just been killed may keep its sockets a moment longer than its memory.
+func awaitSilence(ctx context.Context, st *State, ours func(netip.Addr) bool) error {
+	for {
+		all, err := site.Listeners(layout.Whole(st.Octet))
+		if err != nil {
+			return err
+		}
+		left := slices.DeleteFunc(all, func(a netip.AddrPort) bool { return !ours(a.Addr()) })
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for sockets to close, left %v: %w", left, context.Cause(ctx))
+		case <-time.After(waitPause):
 		}
 	}
-	return nil
 }
 
 // Down ends all processes of the lab, whatever crashed before, and removes all that it made.
@@ -145,8 +158,11 @@ func (l *Lab) endAll(ctx context.Context, st *State) error {
 	if err := site.End(ctx, string(l.dir), "", l.ref(state.World)); err != nil {
 		return err
 	}
-	if st == nil || st.Nodes != state.Pods {
+	if st == nil {
 		return nil
+	}
+	if st.Nodes != state.Pods {
+		return awaitSilence(ctx, st, func(netip.Addr) bool { return true })
 	}
 	plan := topology.PodPlan(st)
 	for _, s := range st.Sites {
