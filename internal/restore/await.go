@@ -1,0 +1,87 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/kube"
+)
+
+// readyPause is the time between two looks at what is not ready yet.
+const readyPause = 150 * time.Millisecond
+
+// AwaitReady waits until everything restored that can be ready is (workloads, claims, Routes), then
+// compares the target with the set as Verify does. ctx must have a deadline; when it passes, the error
+// (class incomplete) says what is not ready and in which state. What does not equal the set is in
+// Problems and is no error.
+func (s *Set) AwaitReady(ctx context.Context, c *kube.Client, opts Options, progress func(Progress)) (dr.ReadyOutput, error) {
+	v, err := s.newVerifier(ctx, c, opts)
+	if err != nil {
+		return dr.ReadyOutput{}, err
+	}
+	v.progress = progress
+	began := v.opts.Now()
+	if err := v.await(ctx); err != nil {
+		return dr.ReadyOutput{}, err
+	}
+	ready := v.opts.Now()
+	out, err := s.Verify(ctx, c, opts)
+	return dr.ReadyOutput{RestoreOutput: out, WorkloadsReady: ready, Waited: ready.Sub(began)}, err
+}
+
+func (v *verifier) await(ctx context.Context) error {
+	v.items = slices.DeleteFunc(slices.Clone(v.items), func(it *item) bool { return !kube.HasReadiness(it.key.GroupKind) })
+	v.total = len(v.items)
+	what := fmt.Sprintf("application %s to be ready at site %s", v.opts.Application, v.client.Site)
+	return kube.WaitFor(ctx, what, readyPause, func(ctx context.Context) (bool, string, error) {
+		states, err := v.unready(ctx)
+		if err != nil {
+			return false, "the site does not answer: " + err.Error(), nil
+		}
+		if len(states) == 0 {
+			return true, "all ready", nil
+		}
+		state := strings.Join(states[:min(len(states), 5)], "; ")
+		if n := len(states); n > 5 {
+			state += fmt.Sprintf("; and %d more", n-5)
+		}
+		v.say(Progress{Done: v.total - len(states), Total: v.total, Waiting: state})
+		return false, state, nil
+	})
+}
+
+// unready looks at the items that were not ready at the last look, and keeps those that still are not.
+func (v *verifier) unready(ctx context.Context) ([]string, error) {
+	var mu sync.Mutex
+	states := map[key]string{}
+	err := v.each(ctx, func(ctx context.Context, it *item) error {
+		live, _, err := v.get(ctx, it)
+		if err != nil {
+			return err
+		}
+		state, ready := "missing", false
+		if live != nil {
+			ready, state = v.ready(it, live)
+		}
+		if !ready {
+			mu.Lock()
+			defer mu.Unlock()
+			states[it.key] = state
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	v.items = slices.DeleteFunc(v.items, func(it *item) bool { _, waits := states[it.key]; return !waits })
+	out := make([]string, 0, len(v.items))
+	for _, it := range v.items {
+		out = append(out, fmt.Sprintf("%s: %s", it.key, states[it.key]))
+	}
+	return out, nil
+}

@@ -1,0 +1,87 @@
+package restore
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// leaveAlone says why somebody else's object at the target is not touched, or nothing.
+func (t *attempt) leaveAlone(live *unstructured.Unstructured, diffs []string) string {
+	if by := gitOps(live); by != "" {
+		return "it is there and managed by " + by + "; left to it"
+	}
+	if t.item.key.GroupKind == crdKind {
+		return "the target has this CRD already; kept" // it may be newer, and others may use it
+	}
+	if t.opts.Existing != Keep {
+		return ""
+	}
+	if foreign := lasting(diffs); len(foreign) > 0 {
+		return "it is there and differs (" + join(foreign) + "); kept"
+	}
+	return "it is there already; kept"
+}
+
+// gitOps names the controller that keeps an object as Git has it.
+func gitOps(o *unstructured.Unstructured) string {
+	annotations, labels := o.GetAnnotations(), o.GetLabels()
+	switch {
+	case annotations["argocd.argoproj.io/tracking-id"] != "", labels["argocd.argoproj.io/instance"] != "":
+		return "Argo CD"
+	case labels["kustomize.toolkit.fluxcd.io/name"] != "", labels["helm.toolkit.fluxcd.io/name"] != "":
+		return "Flux"
+	}
+	return ""
+}
+
+// yield gives way, in what is wanted, to what the target alone decides or what cannot be changed.
+func (t *attempt) yield(want, live *unstructured.Unstructured) {
+	switch t.item.key.GroupKind {
+	case claimKind:
+		takeOver(want, live, func(string) bool { return true })
+	case jobKind:
+		takeOver(want, live, func(field string) bool { return field != "suspend" && field != "parallelism" })
+	}
+	t.yieldShared(want, live)
+}
+
+// yieldShared leaves to others what is theirs: the replicas to an autoscaler, entries of lists that several
+// applications share to those who put them there.
+func (t *attempt) yieldShared(want, live *unstructured.Unstructured) {
+	switch t.item.key.GroupKind {
+	case gk{Group: "security.openshift.io", Kind: "SecurityContextConstraints"}:
+		union(want, live, "users")
+		union(want, live, "groups")
+	case gk{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}:
+		union(want, live, "subjects")
+	}
+	if replicas, ok := dig(live.Object, "spec")["replicas"].(int64); ok && t.item.autoscaled && replicas > 0 {
+		dig(want.Object, "spec")["replicas"] = replicas
+	}
+}
+
+// takeOver sets the fields of spec that want has to what live has.
+func takeOver(want, live *unstructured.Unstructured, which func(field string) bool) {
+	from, to := dig(live.Object, "spec"), dig(want.Object, "spec")
+	for field := range to {
+		if v, ok := from[field]; ok && which(field) {
+			to[field] = v
+		}
+	}
+}
+
+// union keeps in a list what others have put into it at the target.
+func union(want, live *unstructured.Unstructured, field string) {
+	ours, _ := want.Object[field].([]any)
+	theirs, _ := live.Object[field].([]any)
+	out := slices.Clone(theirs)
+	for _, v := range ours {
+		if !slices.ContainsFunc(out, func(o any) bool { return same(v, o) }) {
+			out = append(out, v)
+		}
+	}
+	if len(out) > 0 {
+		want.Object[field] = out
+	}
+}

@@ -1,0 +1,274 @@
+package restore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/dynamic"
+
+	"lifeboat.dev/lifeboat/internal/kube"
+)
+
+// attempt is one object on its way into the target.
+type attempt struct {
+	*applier
+	item    *item
+	version servedVersion
+	api     dynamic.ResourceInterface
+	notes   []string // of the last try
+}
+
+// object restores one item, and waits until what depends on it may go on.
+func (a *applier) object(ctx context.Context, it *item) (result, []string, error) {
+	own := it.obj.GroupVersionKind().Version
+	version, ok := a.target.version(it.key.GroupKind, own)
+	if !ok {
+		return 0, nil, fmt.Errorf("site %s does not serve this kind", a.client.Site)
+	}
+	t := &attempt{applier: a, item: it, version: version, api: a.endpoint(it.key, version.name)}
+	if err := a.backendsReady(ctx, it); err != nil {
+		return 0, nil, err
+	}
+	res, err := t.patiently(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	if version.name != own {
+		t.notes = append(t.notes, fmt.Sprintf("the target serves version %s, not %s", version.name, own))
+	}
+	return res, t.notes, t.gate(ctx)
+}
+
+func (a *applier) endpoint(k key, version string) dynamic.ResourceInterface {
+	r := a.client.Dynamic.Resource(a.target.gvr(k.GroupKind, version))
+	if k.Namespace == "" {
+		return r
+	}
+	return r.Namespace(k.Namespace)
+}
+
+// patiently tries again, with growing pauses and a deadline, while the target is only not ready yet.
+func (t *attempt) patiently(ctx context.Context) (result, error) {
+	gate, cancel := context.WithTimeout(ctx, t.opts.GateTimeout)
+	defer cancel()
+	var last error
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		t.notes = nil
+		res, err := t.once(gate)
+		if err == nil {
+			return res, nil
+		}
+		if gate.Err() != nil && last != nil {
+			err = last // says more than that time ran out
+		}
+		last = err
+		var rejected *unrepeatable
+		if errors.As(err, &rejected) || gate.Err() == nil && !passing(err) {
+			return 0, err
+		}
+		if gate.Err() == nil {
+			t.waits(t.item, err.Error())
+		}
+		select {
+		case <-gate.Done():
+			if ctx.Err() != nil {
+				return 0, context.Cause(ctx)
+			}
+			return 0, fmt.Errorf("gave up after %s: %w", t.opts.GateTimeout, err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// unrepeatable is an error that trying again does not help against, whatever the server called it.
+type unrepeatable struct{ error }
+
+func (e *unrepeatable) Unwrap() error { return e.error }
+
+// passing says whether an error may go away by itself: a webhook whose backend starts, a CRD that not
+// every API server knows yet, an account that a controller is about to make.
+func passing(err error) bool {
+	switch {
+	case apierrors.IsTooManyRequests(err), apierrors.IsServiceUnavailable(err), apierrors.IsServerTimeout(err),
+		apierrors.IsTimeout(err), apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.IsAlreadyExists(err),
+		utilnet.IsConnectionReset(err), utilnet.IsConnectionRefused(err), utilnet.IsHTTP2ConnectionLost(err), utilnet.IsProbableEOF(err):
+		return true
+	}
+	for _, part := range []string{"failed calling webhook", "conversion webhook for", "error looking up service account", "being terminated", errDeleting.Error()} {
+		if strings.Contains(err.Error(), part) {
+			return true
+		}
+	}
+	return false
+}
+
+var errDeleting = errors.New("the object that is there is being deleted")
+
+// once makes one try: look, compare, and write only what differs.
+func (t *attempt) once(ctx context.Context) (result, error) {
+	want := t.item.obj.DeepCopy()
+	want.SetGroupVersionKind(t.item.key.WithVersion(t.version.name))
+	if err := t.setOwners(ctx, want); err != nil {
+		return 0, err
+	}
+	live, err := t.api.Get(ctx, t.item.key.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return t.create(ctx, want)
+	}
+	if err != nil {
+		return 0, err
+	}
+	t.remember(t.item.key, live.GetUID())
+	if live.GetDeletionTimestamp() != nil {
+		return 0, errDeleting
+	}
+	ours := live.GetAnnotations()[kube.LabelApplication] == t.opts.Application
+	t.yield(want, live)
+	diffs := compare(want, live)
+	if !ours {
+		if reason := t.leaveAlone(live, diffs); reason != "" {
+			t.notes = []string{reason}
+			return kept, nil
+		}
+	}
+	if fence, err := kube.UnfencePatch(live); err != nil || fence != nil {
+		return t.unfence(ctx, want, fence, err)
+	}
+	if len(diffs) == 0 {
+		return unchanged, t.restoreStatus(ctx, live)
+	}
+	if foreign := lasting(diffs); !ours && len(foreign) > 0 {
+		t.notes = append(t.notes, "it was there and differed ("+join(foreign)+"); patched")
+	}
+	return t.update(ctx, want, live, ours)
+}
+
+func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (result, error) {
+	live, err := t.write(ctx, want, nil)
+	if err != nil {
+		return 0, err
+	}
+	t.remember(t.item.key, live.GetUID())
+	return created, t.restoreStatus(ctx, live)
+}
+
+func (t *attempt) update(ctx context.Context, want, live *unstructured.Unstructured, ours bool) (result, error) {
+	now, err := t.write(ctx, want, live)
+	if apierrors.IsInvalid(err) && (ours || t.opts.Existing == Replace) && replaceable(t.item.key) {
+		t.notes = append(t.notes, "it was there and could not be changed; replaced")
+		return updated, t.replace(ctx, want, live)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return updated, t.restoreStatus(ctx, now)
+}
+
+// write applies the object. Some objects that an API server accepts cannot be applied, such as one with
+// the same variable twice: those are created, or put whole over what is there.
+func (t *attempt) write(ctx context.Context, want, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	out, err := t.api.Apply(ctx, want.GetName(), want, metav1.ApplyOptions{FieldManager: kube.FieldManager, Force: true})
+	if err == nil || !strings.Contains(err.Error(), "failed to create typed patch object") {
+		return out, err
+	}
+	refused := err
+	if live == nil {
+		out, err = t.api.Create(ctx, want, metav1.CreateOptions{FieldManager: kube.FieldManager, FieldValidation: metav1.FieldValidationStrict})
+	} else {
+		want = want.DeepCopy()
+		want.SetResourceVersion(live.GetResourceVersion())
+		out, err = t.api.Update(ctx, want, metav1.UpdateOptions{FieldManager: kube.FieldManager, FieldValidation: metav1.FieldValidationStrict})
+	}
+	if apierrors.IsBadRequest(err) { // it has fields that the target does not know
+		return nil, &unrepeatable{refused}
+	}
+	return out, err
+}
+
+// unfence sets going an object at a site that was fenced: the fence's fields are not Lifeboat's applied
+// ones, so applying alone would leave some.
+func (t *attempt) unfence(ctx context.Context, want *unstructured.Unstructured, patch []byte, err error) (result, error) {
+	if err != nil {
+		return 0, fmt.Errorf("undoing the fence: %w", err)
+	}
+	live, err := t.api.Patch(ctx, want.GetName(), types.MergePatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager})
+	if err != nil {
+		return 0, fmt.Errorf("undoing the fence: %w", err)
+	}
+	if len(compare(want, live)) == 0 {
+		return updated, t.restoreStatus(ctx, live)
+	}
+	return t.update(ctx, want, live, true)
+}
+
+// replace deletes an object and makes it anew, once it is gone.
+func (t *attempt) replace(ctx context.Context, want, live *unstructured.Unstructured) error {
+	uid, policy := live.GetUID(), metav1.DeletePropagationForeground
+	err := t.api.Delete(ctx, live.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &policy})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting it to make it anew: %w", err)
+	}
+	err = kube.WaitFor(ctx, t.item.key.String()+" to be deleted", 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		now, err := t.api.Get(ctx, live.GetName(), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && now.GetUID() != uid {
+			return true, "", nil
+		}
+		return false, "it is still there", nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = t.create(ctx, want)
+	return err
+}
+
+// replaceable: deleting these would delete data, or everything in them.
+func replaceable(k key) bool {
+	switch k.GroupKind {
+	case namespaceKind, crdKind, claimKind, statefulKind:
+		return false
+	}
+	return true
+}
+
+// restoreStatus puts a custom resource's status back where nothing has written one yet. Its
+// observedGeneration is carried over where it was up to date.
+func (t *attempt) restoreStatus(ctx context.Context, live *unstructured.Unstructured) error {
+	if len(t.item.status) == 0 || !t.version.status || len(dig(live.Object, "status")) > 0 {
+		return nil
+	}
+	status := mapGeneration(t.item.status, t.item.generation, live.GetGeneration())
+	raw, err := json.Marshal(map[string]any{"status": status})
+	if err != nil {
+		return fmt.Errorf("encoding its status: %w", err)
+	}
+	_, err = t.api.Patch(ctx, live.GetName(), types.MergePatchType, raw, metav1.PatchOptions{FieldManager: kube.FieldManager}, "status")
+	if err != nil {
+		return fmt.Errorf("restoring its status: %w", err)
+	}
+	return nil
+}
+
+// mapGeneration rewrites every observedGeneration that was the object's own at capture.
+func mapGeneration(status map[string]any, from, to int64) map[string]any {
+	out := (&unstructured.Unstructured{Object: status}).DeepCopy().Object
+	rewrite := func(m map[string]any) {
+		if m["observedGeneration"] == from {
+			m["observedGeneration"] = to
+		}
+	}
+	rewrite(out)
+	for _, c := range maps(out, "conditions") {
+		rewrite(c)
+	}
+	return out
+}

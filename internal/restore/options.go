@@ -1,0 +1,72 @@
+package restore
+
+import (
+	"time"
+
+	"lifeboat.dev/lifeboat/internal/dr"
+)
+
+// Policy says what happens to an object that is at the target already, was not restored by Lifeboat and
+// differs.
+type Policy string
+
+// The policies.
+const (
+	Keep    Policy = "keep"    // leave it alone
+	Patch   Policy = "patch"   // make what was captured so, leave the rest (the default)
+	Replace Policy = "replace" // as Patch; where a field cannot be changed, delete it and make it anew
+)
+
+const (
+	defaultWorkers     = 12
+	defaultGateTimeout = 2 * time.Minute
+)
+
+// Options say what is restored, from where, to where, and how.
+type Options struct {
+	Application string
+	Point       string // id of the recovery point
+	From, To    dr.Site
+	Stage       dr.Stage // empty: foundation, then workloads
+	Existing    Policy   // empty: Patch
+	// Finalizers (whole names, or the domains before their slash) whose controllers are known to run at
+	// the target. All others are dropped, so that nothing waits for a controller that is not there;
+	// controllers add theirs again.
+	Finalizers []string
+	// Workers bounds the requests under way at once; default 12.
+	Workers int
+	// GateTimeout bounds each wait for something the target has to do first: a CRD to be established, a
+	// namespace to go away, a webhook's backend to answer. Default 2 min.
+	GateTimeout time.Duration
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	if o.Existing == "" {
+		o.Existing = Patch
+	}
+	if o.Workers <= 0 {
+		o.Workers = defaultWorkers
+	}
+	if o.GateTimeout <= 0 {
+		o.GateTimeout = defaultGateTimeout
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Change is one thing that is made differently at the target, for people.
+type Change struct {
+	Object string // "Deployment shop/web"
+	What   string // "image east/shop:1 becomes west/shop:1"
+}
+
+// Progress is said after each object, and when a wait begins.
+type Progress struct {
+	Done, Total int
+	Object      string // the object just done, or the one that waits
+	Waiting     string // what it waits for; empty: done
+}

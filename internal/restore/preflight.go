@@ -1,0 +1,144 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/kube"
+)
+
+// Preflight says, without changing anything, what stands in the way of restoring the set: one sentence
+// each, empty when nothing does. It looks at both stages whatever opts.Stage says.
+func (s *Set) Preflight(ctx context.Context, c *kube.Client, opts Options) ([]string, error) {
+	p := s.Prepare(opts)
+	t, err := inspect(ctx, c, s.Meta.Namespaces)
+	if err != nil {
+		return nil, err
+	}
+	t.willServe(p)
+	var out []string
+	for name, ns := range t.terminating {
+		out = append(out, fmt.Sprintf("namespace %s is being deleted at site %s%s", name, t.site, kube.NamespaceBlockers(ns)))
+	}
+	slices.Sort(out)
+	return append(out, t.obstacles(p)...), nil
+}
+
+// obstacles are what no waiting helps against.
+func (t *target) obstacles(p *Prepared) []string {
+	var out []string
+	missing := map[string][]string{} // what the target lacks → who needs it
+	for _, it := range p.items {
+		for _, class := range claimClasses(it) {
+			if _, ok := t.classes[class]; !ok && class != "" {
+				lack := fmt.Sprintf("storage class %s does not exist at site %s; map it in spec.storageClasses of the site (it has %s)", class, t.site, t.classNames())
+				missing[lack] = append(missing[lack], it.key.String())
+			}
+		}
+		if it.key.GroupKind == claimKind && t.defaultClass == "" {
+			if _, named := dig(it.obj.Object, "spec")["storageClassName"]; !named {
+				lack := fmt.Sprintf("site %s has no default storage class", t.site)
+				missing[lack] = append(missing[lack], it.key.String())
+			}
+		}
+		if lack := t.unserved(it); lack != "" {
+			missing[lack] = append(missing[lack], it.key.String())
+		}
+		if it.key.GroupKind == crdKind && dig(it.obj.Object, "spec")["preserveUnknownFields"] == true {
+			out = append(out, fmt.Sprintf("%s has no structural schema (preserveUnknownFields), which no API server accepts any more", it.key))
+		}
+	}
+	for lack, by := range missing {
+		slices.Sort(by)
+		more := ""
+		if len(by) > 3 {
+			more = fmt.Sprintf(" and %d more", len(by)-3)
+			by = by[:3]
+		}
+		out = append(out, fmt.Sprintf("%s: needed by %s%s", lack, strings.Join(by, ", "), more))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (t *target) unserved(it *item) string {
+	kind := it.key.GroupKind
+	if err := t.failed[kind.Group]; err != nil && t.kinds[kind].versions == nil {
+		return fmt.Sprintf("site %s does not serve group %s at the moment (%v)", t.site, kind.Group, err)
+	}
+	if _, ok := t.version(kind, ""); !ok {
+		return fmt.Sprintf("site %s does not serve kind %s", t.site, kind)
+	}
+	return ""
+}
+
+// claimClasses are the storage classes that a claim, or a StatefulSet's templates of claims, ask for.
+func claimClasses(it *item) []string {
+	switch it.key.GroupKind {
+	case claimKind:
+		return []string{str(it.obj.Object, "spec", "storageClassName")}
+	case statefulKind:
+		var out []string
+		for _, m := range maps(it.obj.Object, "spec", "volumeClaimTemplates") {
+			out = append(out, str(m, "spec", "storageClassName"))
+		}
+		return out
+	}
+	return nil
+}
+
+func (t *target) classNames() string {
+	if len(t.classes) == 0 {
+		return "none"
+	}
+	names := make([]string, 0, len(t.classes))
+	for n := range t.classes {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// awaitGone waits for namespaces that are being deleted: nothing can be made in them until they are gone.
+func (t *target) awaitGone(ctx context.Context, c *kube.Client, opts Options, say func(Progress)) error {
+	if len(t.terminating) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, opts.GateTimeout)
+	defer cancel()
+	for name := range t.terminating {
+		say(Progress{Object: "Namespace " + name, Waiting: "its deletion to end"})
+		r := c.Dynamic.Resource(t.gvr(namespaceKind, "v1"))
+		err := kube.WaitFor(ctx, fmt.Sprintf("the deletion of namespace %s at site %s to end", name, t.site), 250*time.Millisecond,
+			func(ctx context.Context) (bool, string, error) {
+				ns, err := r.Get(ctx, name, metav1.GetOptions{})
+				if apierrors.IsNotFound(err) {
+					return true, "", nil
+				}
+				if err != nil {
+					return false, err.Error(), nil
+				}
+				return str(ns.Object, "status", "phase") != "Terminating", blocker(ns), nil
+			})
+		if err != nil {
+			return dr.Errorf(dr.ClassBlocked, err, "Remove what keeps the namespace (a finalizer whose controller is gone, an API that does not answer), then run this again.",
+				"namespace %s is still being deleted at site %s", name, t.site)
+		}
+	}
+	return nil
+}
+
+func blocker(ns *unstructured.Unstructured) string {
+	if why := kube.NamespaceBlockers(ns); why != "" {
+		return "Terminating" + why
+	}
+	return "Terminating"
+}

@@ -1,0 +1,176 @@
+package restore
+
+import (
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"lifeboat.dev/lifeboat/internal/kube"
+)
+
+// transform makes one object fit for the target. What a person should know of is noted; what only
+// belonged to the old object's life (its uid, its address) goes silently.
+type transform struct {
+	opts Options
+	set  *Set
+	item *item
+	obj  *unstructured.Unstructured
+	note func(format string, args ...any)
+}
+
+func (t *transform) all() {
+	t.metadata()
+	switch t.item.key.GroupKind {
+	case namespaceKind, ingressKind, routeKind:
+		t.placeKinds()
+	case serviceKind:
+		t.service()
+	case accountKind:
+		t.account()
+	case secretKind:
+		t.secret()
+	case configMapKind:
+		if t.obj.GetAnnotations()["service.beta.openshift.io/inject-cabundle"] == "true" {
+			remove(t.obj.Object, "data", "service-ca.crt")
+		}
+	case claimKind:
+		t.claim(t.obj.Object)
+	case podKind:
+		t.pod()
+	case jobKind:
+		t.job()
+	case statefulKind:
+		for _, c := range maps(t.obj.Object, "spec", "volumeClaimTemplates") {
+			t.claim(c)
+		}
+	case daemonKind:
+		kube.RemoveFenceFromNodes(t.obj)
+	}
+	t.unfence()
+	t.templates()
+	t.stamp()
+}
+
+// metadata keeps what the owner of the object wrote: name, labels, annotations.
+func (t *transform) metadata() {
+	meta := dig(t.obj.Object, "metadata")
+	for _, field := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "managedFields",
+		"deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "ownerReferences"} {
+		delete(meta, field)
+	}
+	t.finalizers()
+	removeKeys(t.obj.Object, droppedAnnotation, "metadata", "annotations")
+	if !t.item.custom || t.statusIsSubresource() {
+		remove(t.obj.Object, "status")
+	} else {
+		t.item.status = nil // it is restored with the rest of the object
+	}
+}
+
+func droppedAnnotation(name string) bool {
+	switch name {
+	case "kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision",
+		"deprecated.daemonset.template.generation", "batch.kubernetes.io/job-tracking",
+		"autoscaling.alpha.kubernetes.io/conditions", "autoscaling.alpha.kubernetes.io/current-metrics",
+		"kubernetes.io/service-account.uid", "openshift.io/scc", kube.AnnotationPoint, kube.AnnotationExplicit,
+		"service.beta.openshift.io/serving-cert-signed-by", "service.alpha.openshift.io/serving-cert-signed-by":
+		return true
+	}
+	return false
+}
+
+// finalizers of an absent controller would make the object impossible to delete.
+func (t *transform) finalizers() {
+	var keep []string
+	for _, f := range t.obj.GetFinalizers() {
+		domain, _, _ := strings.Cut(f, "/")
+		if slices.Contains(t.opts.Finalizers, f) || slices.Contains(t.opts.Finalizers, domain) {
+			keep = append(keep, f)
+			continue
+		}
+		if !strings.HasSuffix(domain, "kubernetes.io") && domain != "kubernetes" && f != "foregroundDeletion" && f != "orphan" {
+			t.note("finalizer %s is dropped; its controller adds it again", f)
+		}
+	}
+	t.obj.SetFinalizers(keep)
+	if len(keep) == 0 {
+		remove(t.obj.Object, "metadata", "finalizers")
+	}
+}
+
+// statusIsSubresource looks up in the kind's CRD whether status is written separately.
+func (t *transform) statusIsSubresource() bool {
+	version := t.obj.GroupVersionKind().Version
+	for _, v := range maps(t.set.definitions[t.item.key.GroupKind].Object, "spec", "versions") {
+		if v["name"] == version {
+			return dig(v, "subresources", "status") != nil
+		}
+	}
+	return false
+}
+
+// unfence gives a workload that was captured at a fenced site what it had before.
+func (t *transform) unfence() {
+	if n, ok := kube.FencedReplicas(t.obj); ok {
+		dig(t.obj.Object, "spec")["replicas"] = n
+		t.note("it was fenced when it was captured: replicas become %d again", n)
+	}
+	if t.obj.GetAnnotations()[kube.AnnotationSuspended] == "false" {
+		dig(t.obj.Object, "spec")["suspend"] = false
+		t.note("it was fenced when it was captured: it is not suspended any more")
+	}
+	removeKeys(t.obj.Object, func(k string) bool { return k == kube.AnnotationReplicas || k == kube.AnnotationSuspended }, "metadata", "annotations")
+}
+
+// stamp says on the object where it comes from.
+func (t *transform) stamp() {
+	annotations := t.obj.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[kube.AnnotationPoint] = t.opts.Point
+	annotations[kube.LabelApplication] = t.opts.Application
+	t.obj.SetAnnotations(annotations)
+	if len(validation.IsValidLabelValue(t.opts.Application)) > 0 {
+		return // the annotation has to do
+	}
+	labels := t.obj.GetLabels()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[kube.LabelApplication] = t.opts.Application
+	t.obj.SetLabels(labels)
+}
+
+// templates rewrites the pod templates inside an object for the target's registry and pull secrets.
+func (t *transform) templates() {
+	for _, template := range podParts(t.obj) {
+		if meta := dig(template, "metadata"); meta["creationTimestamp"] == nil {
+			delete(meta, "creationTimestamp") // older servers write null
+		}
+		filter(template, func(m map[string]any) bool {
+			name, _ := m["name"].(string)
+			s := t.set.byKey[key{GroupKind: secretKind, Namespace: t.item.key.Namespace, Name: name}]
+			return s == nil || t.set.skip(s) == ""
+		}, "spec", "imagePullSecrets")
+		for _, c := range containers(template) {
+			image, _ := c["image"].(string)
+			if to, ok := rewriteImage(image, t.opts.From.Registry, t.opts.To.Registry); ok {
+				c["image"] = to
+				t.note("image %s becomes %s", image, to)
+			}
+		}
+	}
+}
+
+// rewriteImage moves an image from one registry (a host, perhaps with a path) to another.
+func rewriteImage(image, from, to string) (string, bool) {
+	from, to = strings.TrimSuffix(from, "/"), strings.TrimSuffix(to, "/")
+	rest, ok := strings.CutPrefix(image, from+"/")
+	if !ok || from == "" || to == "" || from == to {
+		return image, false
+	}
+	return to + "/" + rest, true
+}
