@@ -20,7 +20,11 @@ func relayed(t *testing.T, store blob.Store) blob.Store {
 		_ = server.Close()
 		d.Close()
 	})
-	return &relayStore{client: clientOver(d, silence), location: store.Location()}
+	client, err := clientOver(t.Context(), d, silence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &relayStore{client: client, location: store.Location()}
 }
 
 func TestRelayedStoreKeepsTheContract(t *testing.T) {

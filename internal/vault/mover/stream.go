@@ -115,12 +115,13 @@ func (c *conn) awaitGreeting(ctx context.Context, patience time.Duration) error 
 
 // oneConn is a listener that gives out one connection.
 type oneConn struct {
-	first chan *conn
-	conn  *conn
+	first  chan *conn
+	closed chan struct{}
+	once   sync.Once
 }
 
 func listenOn(c *conn) *oneConn {
-	l := &oneConn{first: make(chan *conn, 1), conn: c}
+	l := &oneConn{first: make(chan *conn, 1), closed: make(chan struct{})}
 	l.first <- c
 	return l
 }
@@ -129,12 +130,16 @@ func (l *oneConn) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.first:
 		return c, nil
-	case <-l.conn.closed:
+	case <-l.closed:
 		return nil, net.ErrClosed
 	}
 }
 
-func (l *oneConn) Close() error   { return nil }
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
 func (l *oneConn) Addr() net.Addr { return address{} }
 
 // protocol is HTTP/2 without TLS: the API server's TLS lies around the stream.
@@ -144,13 +149,14 @@ func protocol() *http.Protocols {
 	return &p
 }
 
-// http2 tunes both ends alike: pings after a third of the permitted silence, an end after the rest.
+// http2 tunes both ends alike: pings after a third of the permitted silence, an end after the rest. A
+// stream's window is smaller than the connection's, so that a body that nobody reads for a while does
+// not hold up the others.
 func http2(dead time.Duration) *http.HTTP2Config {
 	return &http.HTTP2Config{
-		MaxConcurrentStreams:          64,
 		MaxReadFrameSize:              frame,
-		MaxReceiveBufferPerConnection: 64 * frame,
-		MaxReceiveBufferPerStream:     4*frame - 1,
+		MaxReceiveBufferPerConnection: 4*frame - 1,
+		MaxReceiveBufferPerStream:     frame,
 		SendPingTimeout:               dead / 3,
 		PingTimeout:                   dead - dead/3,
 	}

@@ -33,8 +33,11 @@ func work(ctx context.Context, stdin io.Reader, stdout io.Writer, patience time.
 	if _, err := io.WriteString(c, greeting); err != nil {
 		return fmt.Errorf("greeting the orchestrator: %w", err)
 	}
-	w := &worker{client: clientOver(c, patience)}
-	defer w.client.CloseIdleConnections()
+	client, err := clientOver(ctx, c, patience)
+	if err != nil {
+		return err
+	}
+	w := &worker{client: client}
 	o, rest, err := w.receive(ctx)
 	if err != nil {
 		return err
@@ -66,20 +69,17 @@ func work(ctx context.Context, stdin io.Reader, stdout io.Writer, patience time.
 }
 
 // clientOver speaks HTTP/2 over a stream that is there once and cannot be dialled again.
-func clientOver(c *conn, patience time.Duration) *http.Client {
-	var once sync.Once
-	return &http.Client{Transport: &http.Transport{
-		Protocols: protocol(),
-		HTTP2:     http2(patience),
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			err := errStream
-			once.Do(func() { err = nil })
-			if err != nil {
-				return nil, err
-			}
-			return c, nil
-		},
-	}}
+func clientOver(ctx context.Context, c *conn, patience time.Duration) (*http.Client, error) {
+	transport := &http.Transport{
+		Protocols:   protocol(),
+		HTTP2:       http2(patience),
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
+	}
+	only, err := transport.NewClientConn(ctx, "http", "vault:80")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errStream, err)
+	}
+	return &http.Client{Transport: only}, nil
 }
 
 // worker is one run, seen from beside the volume.
