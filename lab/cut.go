@@ -13,8 +13,8 @@ import (
 )
 
 // Cut parts two endpoints: sites, "client" (this machine outside the lab), "dns" (the authoritative
-// server), "resolver" or, on nodes of pods, "vault". With oneWay only the way from a to b is cut: on
-// nodes of pods what a sends to b is lost; on nodes of processes, what a begins towards b.
+// server), "resolver" or, on nodes of pods, "vault". With oneWay only what a begins towards b is
+// lost, and b still reaches a.
 func (l *Lab) Cut(ctx context.Context, a, b string, oneWay bool) error {
 	lk, err := acquire(ctx, l.dir)
 	if err != nil {

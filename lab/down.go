@@ -159,7 +159,7 @@ func (l *Lab) endAll(ctx context.Context, st *State) error {
 		return err
 	}
 	if st == nil {
-		return nil
+		return podnode.Sweep(ctx, string(l.dir)) // it finds nothing where nodes were of processes
 	}
 	if st.Nodes != state.Pods {
 		return awaitSilence(ctx, st, func(netip.Addr) bool { return true })

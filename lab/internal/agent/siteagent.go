@@ -58,6 +58,7 @@ type siteAgent struct {
 	board *board
 	wan   *wan.Cuts
 	log   *slog.Logger
+	began time.Time
 }
 
 // RunSite serves what a site needs beside its control plane, until ctx is done or a part fails.
@@ -101,6 +102,7 @@ func newSiteAgent(dir, name string, log *slog.Logger) (*siteAgent, error) {
 		st: st, name: name, dir: s, net: t, cfg: cfg, kube: kube, log: log,
 		board: newBoard(s.Status(), parts...),
 		wan:   wan.New(st, log),
+		began: time.Now(),
 	}, nil
 }
 

@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,63 +164,70 @@ func stalls(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-func TestNetworkCutsAndHeals(t *testing.T) {
+// trial is a network of two sites on which paths are tried.
+type trial struct {
+	t *testing.T
+	p Plan
+}
+
+func newTrial(t *testing.T) trial {
 	needRoot(t)
 	p := testPlan(t, "east", "west")
-	ctx := t.Context()
 	for range 2 { // the second time it is there already
-		if err := NetUp(ctx, p); err != nil {
+		if err := NetUp(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 	}
-	east, west := p.site(1), p.site(2)
-	eastLB := east.LB.Addr().Next().String()
 	echo(t, p, "east", "0.0.0.0:7000")
 	echo(t, p, "west", "0.0.0.0:7000")
 	echo(t, p, "", p.DNSAddr().String()+":7000")
 	echo(t, p, "", p.VaultAddr().String()+":7000")
-	paths := []struct{ from, to, address string }{
-		{"", "east", east.Address.String()}, {"", "west", west.Address.String()}, {"", "east", eastLB},
+	return trial{t, p}
+}
+
+func (tr trial) must(err error) {
+	tr.t.Helper()
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+}
+
+// expect tries every path; broken are those that must stall, as "from>to".
+func (tr trial) expect(when string, broken ...string) {
+	tr.t.Helper()
+	east, west := tr.p.site(1), tr.p.site(2)
+	eastLB := east.LB.Addr().Next().String()
+	for _, path := range []struct{ from, to, address string }{
+		{Client, "east", east.Address.String()}, {Client, "west", west.Address.String()}, {Client, "east", eastLB},
 		{"west", "east", east.Address.String()}, {"west", "east", eastLB}, {"east", "west", west.Address.String()},
-		{"east", DNS, p.DNSAddr().String()}, {"west", DNS, p.DNSAddr().String()}, {"west", Vault, p.VaultAddr().String()},
-	}
-	// expect tries every path; broken are those that must stall, as "from>to".
-	expect := func(when string, broken ...string) {
-		t.Helper()
-		for _, path := range paths {
-			from := path.from
-			if from == "" {
-				from = Client
-			}
-			want := true
-			for _, b := range broken {
-				want = want && b != from+">"+path.to
-			}
-			within := short
-			if want {
-				within = long
-			}
-			c, err := dial(t, p, path.from, path.address+":7000", within)
-			if err == nil {
-				err = errors.Join(talks(c, within), c.Close())
-			}
-			if want && err != nil {
-				t.Errorf("%s: %s to %s (%s): %v", when, from, path.to, path.address, err)
-			}
-			if !want && !stalls(err) {
-				t.Errorf("%s: %s to %s (%s): %v, want a silence", when, from, path.to, path.address, err)
-			}
+		{"east", DNS, tr.p.DNSAddr().String()}, {"west", DNS, tr.p.DNSAddr().String()}, {"west", Vault, tr.p.VaultAddr().String()},
+	} {
+		want, within, from := true, long, path.from
+		if slices.Contains(broken, path.from+">"+path.to) {
+			want, within = false, short
+		}
+		if from == Client {
+			from = ""
+		}
+		c, err := dial(tr.t, tr.p, from, path.address+":7000", within)
+		if err == nil {
+			err = errors.Join(talks(c, within), c.Close())
+		}
+		if want && err != nil {
+			tr.t.Errorf("%s: %s to %s (%s): %v", when, path.from, path.to, path.address, err)
+		}
+		if !want && !stalls(err) {
+			tr.t.Errorf("%s: %s to %s (%s): %v, want a silence", when, path.from, path.to, path.address, err)
 		}
 	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+}
+
+func TestCutsAndHeals(t *testing.T) {
+	tr, ctx := newTrial(t), t.Context()
+	p, must, expect := tr.p, tr.must, tr.expect
 	expect("at first")
 
-	open, err := dial(t, p, "west", east.Address.String()+":7000", long)
+	open, err := dial(t, p, "west", p.site(1).Address.String()+":7000", long)
 	must(err)
 	defer open.Close()
 	must(talks(open, long))
@@ -242,14 +251,14 @@ func TestNetworkCutsAndHeals(t *testing.T) {
 	expect("client healed", "east>west", "west>vault")
 	must(HealAll(ctx, p))
 	expect("all healed")
+}
 
-	must(Cut(ctx, p, DNS, "east", false))
-	expect("east–dns cut", "east>dns")
-	must(HealAll(ctx, p))
-
-	// A partition loses datagrams without a word to the sender.
+func TestCutLosesDatagramsWithoutAWord(t *testing.T) {
+	tr, ctx := newTrial(t), t.Context()
+	p, must := tr.p, tr.must
 	must(Cut(ctx, p, "east", DNS, false))
 	must(Cut(ctx, p, "east", Vault, true))
+	tr.expect("east–dns cut", "east>dns")
 	for _, to := range []string{p.DNSAddr().String(), p.VaultAddr().String()} {
 		must(in(t, p, "east", func() error {
 			c, err := net.Dial("udp4", to+":9")
@@ -260,12 +269,16 @@ func TestNetworkCutsAndHeals(t *testing.T) {
 			return errors.Join(err, c.Close())
 		}))
 	}
-	must(HealAll(ctx, p))
+}
 
+func TestDisconnectedSiteIsSilent(t *testing.T) {
+	tr, ctx := newTrial(t), t.Context()
+	p, must, expect := tr.p, tr.must, tr.expect
+	dark := []string{"client>east", "west>east", "east>west", "east>dns"}
 	must(Disconnect(ctx, p, "east"))
-	expect("east off the bridge", "client>east", "west>east", "east>west", "east>dns")
+	expect("east off the bridge", dark...)
 	must(NetUp(ctx, p))
-	expect("the network made again, east off the bridge", "client>east", "west>east", "east>west", "east>dns")
+	expect("the network made again, east off the bridge", dark...)
 	must(Connect(ctx, p, "east"))
 	expect("east on the bridge")
 	must(Clean(ctx, p, "east"))
@@ -304,4 +317,29 @@ func TestNetUpMendsWhatACrashLeft(t *testing.T) {
 			t.Errorf("%s, mended: %v, want a refusal from the site", what, err)
 		}
 	}
+}
+
+func TestSweepNeedsNoPlan(t *testing.T) {
+	needRoot(t)
+	p := testPlan(t, "east", "west")
+	ctx := t.Context()
+	if err := Sweep(ctx, p.Dir); err != nil {
+		t.Fatalf("with nothing there: %v", err)
+	}
+	if err := NetUp(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	h, err := cgroupLayout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range h.mounts {
+		if err := os.MkdirAll(filepath.Join(m, cgroupName(p, "west"), "pod"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(ctx, p.Dir); err != nil {
+		t.Fatal(err)
+	}
+	assertNothingLeft(t, p)
 }

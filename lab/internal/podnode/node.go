@@ -2,6 +2,7 @@ package podnode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -145,6 +146,34 @@ func cleanNamespace(ctx context.Context, s SiteNet) error {
 		return nil
 	}
 	return nft(ctx, s.Namespace, script)
+}
+
+// Sweep removes what Clean and NetDown remove, of a lab of which nothing is known but its directory: its plan
+// was lost with its state. Its processes must have ended.
+func Sweep(ctx context.Context, dir string) error {
+	p := Plan{Dir: dir}
+	ctx, cancel := context.WithTimeout(ctx, removeLimit)
+	defer cancel()
+	var errs []error
+	if h, err := cgroupLayout(); err == nil { // where there are no groups there is none to remove
+		for _, m := range h.mounts {
+			found, err := filepath.Glob(filepath.Join(m, cgroupName(p, "*")))
+			errs = append(errs, err)
+			for _, f := range found {
+				errs = append(errs, h.remove(ctx, filepath.Base(f)))
+			}
+		}
+	}
+	namespaces, err := filepath.Glob(namespacePath(p.bridgeNS() + "*"))
+	errs = append(errs, err)
+	for _, n := range namespaces {
+		errs = append(errs, removeNamespace(ctx, filepath.Base(n)))
+	}
+	errs = append(errs, removeLink(ctx, "", p.Interface()))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("sweep up after the lab that was in %s: %w", dir, err)
+	}
+	return nil
 }
 
 // Enter is the argv that runs argv among the processes of a running site, whose first process has the given
