@@ -42,7 +42,7 @@ func (d *differ) value(path string, want, live any) {
 	switch w := want.(type) {
 	case map[string]any:
 		l, ok := live.(map[string]any)
-		if !ok && !empty(want) {
+		if !ok && live != nil && !empty(want) {
 			d.differs(path, want, live)
 			return
 		}

@@ -21,6 +21,7 @@ type transform struct {
 }
 
 func (t *transform) all() {
+	t.unfence()
 	t.metadata()
 	switch t.item.key.GroupKind {
 	case namespaceKind, ingressKind, routeKind:
@@ -48,7 +49,6 @@ func (t *transform) all() {
 	case daemonKind:
 		kube.RemoveFenceFromNodes(t.obj)
 	}
-	t.unfence()
 	t.templates()
 	t.stamp()
 }
@@ -62,6 +62,7 @@ func (t *transform) metadata() {
 	}
 	t.finalizers()
 	removeKeys(t.obj.Object, droppedAnnotation, "metadata", "annotations")
+	removeKeys(t.obj.Object, func(k string) bool { return strings.HasPrefix(k, kube.AnnotationPrefix) }, "metadata", "labels")
 	if !t.item.custom || t.statusIsSubresource() {
 		remove(t.obj.Object, "status")
 	} else {
@@ -74,11 +75,11 @@ func droppedAnnotation(name string) bool {
 	case "kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision",
 		"deprecated.daemonset.template.generation", "batch.kubernetes.io/job-tracking",
 		"autoscaling.alpha.kubernetes.io/conditions", "autoscaling.alpha.kubernetes.io/current-metrics",
-		"kubernetes.io/service-account.uid", "openshift.io/scc", kube.AnnotationPoint, kube.AnnotationExplicit,
+		"kubernetes.io/service-account.uid", "openshift.io/scc",
 		"service.beta.openshift.io/serving-cert-signed-by", "service.alpha.openshift.io/serving-cert-signed-by":
 		return true
 	}
-	return false
+	return strings.HasPrefix(name, kube.AnnotationPrefix) // marks of an earlier restore, of a mover, of a fence
 }
 
 // finalizers of an absent controller would make the object impossible to delete.
@@ -111,7 +112,7 @@ func (t *transform) statusIsSubresource() bool {
 	return false
 }
 
-// unfence gives a workload that was captured at a fenced site what it had before.
+// unfence, which has to come before the marks are removed, gives a workload that was captured at a fenced site what it had before.
 func (t *transform) unfence() {
 	if n, ok := kube.FencedReplicas(t.obj); ok {
 		dig(t.obj.Object, "spec")["replicas"] = n
@@ -121,7 +122,6 @@ func (t *transform) unfence() {
 		dig(t.obj.Object, "spec")["suspend"] = false
 		t.note("it was fenced when it was captured: it is not suspended any more")
 	}
-	removeKeys(t.obj.Object, func(k string) bool { return k == kube.AnnotationReplicas || k == kube.AnnotationSuspended }, "metadata", "annotations")
 }
 
 // stamp says on the object where it comes from.
