@@ -149,19 +149,19 @@ func rowOf(i int, m moment, start, end float64, from time.Time) chartRow {
 		end = start
 		r.Class = "event"
 	case m.until.IsZero():
-		r.Text, r.Class = r.Text+", running", "running"
+		r.Text, r.Class = r.Text+" · running", "running"
 	default:
-		r.Text += ", took " + human(m.until.Sub(m.at))
+		r.Text += " · " + human(m.until.Sub(m.at))
 		if m.outcome != dr.OutcomeDone {
-			r.Text += ", " + string(m.outcome)
+			r.Text += " · " + string(m.outcome)
 		}
 	}
 	r.X, r.W, r.Mid = percentText(min(start, 100-thinnest)), percentText(max(end-start, thinnest)), percentText(start)
 	// The text goes where there is more room beside the bar; only where there is none, onto it.
 	before, after := start, 100-end
 	switch {
-	case max(before, after) < 45:
-		r.TextX, r.Anchor, r.Class = percentText((start+end)/2), "middle", r.Class+" inside"
+	case max(before, after) < 37:
+		r.TextX, r.Anchor = percentText((start+end)/2), "middle"
 	case after >= before:
 		r.TextX, r.Anchor, r.TextDX = percentText(end), "start", 9
 	default:
