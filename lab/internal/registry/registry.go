@@ -3,7 +3,19 @@ package registry
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+
+	"lifeboat.dev/lifeboat/lab/internal/ports"
 )
 
 // Options say where images are kept and served.
@@ -15,8 +27,39 @@ type Options struct {
 	Ready   func(hostPort string) // called once
 }
 
-// Run serves until ctx is done.
+// Run serves until ctx is done. Layers stay on disk; manifests are in memory, and the site pushes its own
+// images at every start.
 func Run(ctx context.Context, o Options) error {
-	<-ctx.Done()
+	if o.Port == 0 {
+		o.Port = 5000
+	}
+	blobs := filepath.Join(o.Dir, "blobs")
+	if err := os.MkdirAll(blobs, 0o700); err != nil {
+		return fmt.Errorf("making the registry's directory: %w", err)
+	}
+	l, port, err := ports.Listen(ctx, o.Address, o.Port)
+	if err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	server := &http.Server{
+		Handler:           registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)), registry.Logger(slog.NewLogLogger(quiet(o.Log), slog.LevelDebug))),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // what Serve returns tells all
+	defer stop()
+	if o.Ready != nil {
+		o.Ready(net.JoinHostPort(o.Address, strconv.Itoa(port)))
+	}
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) || ctx.Err() == nil {
+		return fmt.Errorf("registry: %w", err)
+	}
 	return nil
+}
+
+func quiet(l *slog.Logger) slog.Handler {
+	if l == nil {
+		return slog.DiscardHandler
+	}
+	return l.Handler()
 }

@@ -1,0 +1,133 @@
+package svcproxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	dialDeadline = 2 * time.Second
+	quietUDP     = time.Minute // after which a client of a UDP Service is forgotten
+	datagram     = 64 << 10
+)
+
+// pick chooses a backend of what lies behind a door, as of now.
+func (p *proxy) pick(b behind) (string, bool) {
+	if b.namespace == "default" && b.service == "kubernetes" {
+		return p.APIServer, true
+	}
+	svc, ok := p.set.Service(b.namespace, b.service)
+	if !ok {
+		return "", false
+	}
+	all := p.set.Backends(svc, b.port)
+	if len(all) == 0 {
+		return "", false
+	}
+	return all[rand.IntN(len(all))].String(), true
+}
+
+// forwardTCP passes connections on until ctx is done.
+func forwardTCP(ctx context.Context, l net.Listener, pick func() (string, bool)) {
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })() // ends Accept
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			_ = l.Close() // as above
+			return
+		}
+		go func() {
+			defer c.Close() //nolint:errcheck // its peer knows already
+			to, ok := pick()
+			if !ok {
+				reset(c)
+				return
+			}
+			b, err := (&net.Dialer{Timeout: dialDeadline}).DialContext(ctx, "tcp", to)
+			if err != nil {
+				reset(c)
+				return
+			}
+			defer context.AfterFunc(ctx, func() { _ = errors.Join(b.Close(), c.Close()) })() // ends both copies
+			join(c, b)
+		}()
+	}
+}
+
+// reset makes a client see at once that nobody is there, as kube-proxy's rejection does.
+func reset(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // it is closed in any case
+	}
+}
+
+// join copies both ways, passing on the end of each direction by itself.
+func join(a, b net.Conn) {
+	var wg sync.WaitGroup
+	one := func(to, from net.Conn) {
+		_, _ = io.Copy(to, from) // the other side sees the end
+		if t, ok := to.(*net.TCPConn); ok {
+			_ = t.CloseWrite() // may be gone already
+		}
+	}
+	wg.Go(func() { one(a, b) })
+	wg.Go(func() { one(b, a) })
+	wg.Wait()
+	_ = b.Close() // a is closed by the caller
+}
+
+// forwardUDP passes datagrams on until ctx is done; each client keeps its backend while it talks.
+func forwardUDP(ctx context.Context, c net.PacketConn, pick func() (string, bool)) {
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })() // ends ReadFrom
+	var mu sync.Mutex
+	clients := map[string]net.Conn{}
+	buf := make([]byte, datagram)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		mu.Lock()
+		b := clients[from.String()]
+		mu.Unlock()
+		if b == nil {
+			to, ok := pick()
+			if !ok {
+				continue
+			}
+			if b, err = (&net.Dialer{}).DialContext(ctx, "udp", to); err != nil {
+				continue
+			}
+			mu.Lock()
+			clients[from.String()] = b
+			mu.Unlock()
+			go func() {
+				answer(ctx, c, from, b)
+				mu.Lock()
+				delete(clients, from.String())
+				mu.Unlock()
+			}()
+		}
+		_, _ = b.Write(buf[:n]) // UDP promises nothing
+	}
+}
+
+// answer passes a backend's datagrams back until it has been quiet for a while.
+func answer(ctx context.Context, c net.PacketConn, to net.Addr, b net.Conn) {
+	defer context.AfterFunc(ctx, func() { _ = b.Close() })() // ends Read
+	buf := make([]byte, datagram)
+	for {
+		_ = b.SetReadDeadline(time.Now().Add(quietUDP)) // one that is gone says so on the next read
+		n, err := b.Read(buf)
+		if err != nil {
+			_ = b.Close() // nothing more to do with it
+			return
+		}
+		_, _ = c.WriteTo(buf[:n], to) // UDP promises nothing
+	}
+}
