@@ -43,12 +43,16 @@ type agent struct {
 // Run is a node until ctx ends; then all its pods' processes are ended, though to the API server the
 // pods stay, as they do when a machine is switched off. What an earlier agent of the same directory
 // left running is ended first.
-func Run(ctx context.Context, o Options) error {
+func Run(ctx context.Context, o Options) error { return run(ctx, o, DetectIsolation) }
+
+type detector func(ctx context.Context, launcher []string, dir string) Isolation
+
+func run(ctx context.Context, o Options, detect detector) error {
 	o, err := o.complete()
 	if err != nil {
 		return err
 	}
-	a, err := newAgent(ctx, o)
+	a, err := newAgent(ctx, o, detect)
 	if err != nil {
 		return err
 	}
@@ -67,7 +71,7 @@ func Run(ctx context.Context, o Options) error {
 			}
 		})
 	}
-	start("kubelet API", a.serve)
+	start("kubelet API", kubeletAPI{a}.serve)
 	start("registering", a.heartbeat)
 	start("watching", func(ctx context.Context) error {
 		if err := a.watch(ctx); err != nil {
@@ -85,7 +89,7 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-func newAgent(ctx context.Context, o Options) (*agent, error) {
+func newAgent(ctx context.Context, o Options, detect detector) (*agent, error) {
 	a := &agent{
 		opts: o, root: os.Geteuid() == 0, addresses: newAddresses(o.PodCIDR), capacity: machineCapacity(o.PodCIDR),
 		stages: filepath.Join(o.Dir, "stages"), pods: map[types.UID]*podRun{},
@@ -104,7 +108,7 @@ func newAgent(ctx context.Context, o Options) (*agent, error) {
 	if err := left.end(limit); err != nil {
 		return nil, fmt.Errorf("process node: ending what an earlier agent left: %w", err)
 	}
-	a.isolation = DetectIsolation(ctx, o.Launcher, o.Dir)
+	a.isolation = detect(ctx, o.Launcher, o.Dir)
 	o.Log.Info("process node", "name", o.NodeName, "isolation", a.isolation.String())
 	config := rest.CopyConfig(o.Config)
 	config.QPS, config.Burst = 100, 200 // statuses and events come in bursts

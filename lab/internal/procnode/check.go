@@ -96,12 +96,12 @@ func (b *cappedBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// port resolves a port by number or by the container's name for it.
-func (c *container) port(p intstr.IntOrString) (string, error) {
+// containerPort resolves a port by number or by the container's name for it.
+func containerPort(ctr *corev1.Container, p intstr.IntOrString) (string, error) {
 	if p.Type == intstr.Int {
 		return strconv.Itoa(p.IntValue()), nil
 	}
-	for _, cp := range c.spec.Ports {
+	for _, cp := range ctr.Ports {
 		if cp.Name == p.StrVal {
 			return strconv.Itoa(int(cp.ContainerPort)), nil
 		}
@@ -109,11 +109,11 @@ func (c *container) port(p intstr.IntOrString) (string, error) {
 	if n, err := strconv.Atoi(p.StrVal); err == nil {
 		return strconv.Itoa(n), nil
 	}
-	return "", fmt.Errorf("container %s has no port named %q", c.spec.Name, p.StrVal)
+	return "", fmt.Errorf("container %s has no port named %q", ctr.Name, p.StrVal)
 }
 
 func (c *container) dial(ctx context.Context, host string, p intstr.IntOrString) error {
-	port, err := c.port(p)
+	port, err := containerPort(&c.spec, p)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (c *container) dial(ctx context.Context, host string, p intstr.IntOrString)
 }
 
 func (c *container) httpGet(ctx context.Context, h *corev1.HTTPGetAction) error {
-	port, err := c.port(h.Port)
+	port, err := containerPort(&c.spec, h.Port)
 	if err != nil {
 		return err
 	}

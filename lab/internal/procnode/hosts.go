@@ -24,7 +24,7 @@ type hostsFiles struct {
 	dir        string
 	nameserver string
 	cluster    *cluster
-	news       signal
+	news       broadcast
 
 	mu         sync.Mutex
 	namespaces map[string]bool // those that have pods here

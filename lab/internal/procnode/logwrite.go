@@ -29,7 +29,7 @@ type logFile struct {
 	max     int64
 	rotated int // how often
 	closed  bool
-	news    signal
+	news    broadcast
 	now     func() time.Time
 }
 

@@ -20,9 +20,9 @@ type podRun struct {
 	dir        string
 	volumes    *volumes
 	containers []*container
-	finished   bool   // it had ended before this agent began: only its logs and its deletion are left
-	news       signal // something the pod may wait for has changed
-	dirty      signal // its status has changed
+	finished   bool      // it had ended before this agent began: only its logs and its deletion are left
+	news       broadcast // something the pod may wait for has changed
+	dirty      broadcast // its status has changed
 
 	killing context.Context // ends when what still runs is to be killed
 	killNow context.CancelFunc

@@ -22,26 +22,29 @@ import (
 // streamIdle ends exec and port-forward connections on which nothing happens for so long.
 const streamIdle = 4 * time.Hour
 
+// kubeletAPI is the node as the API server calls it.
+type kubeletAPI struct{ *agent }
+
 // serve answers the kubelet API until ctx ends. Whoever shows a certificate of the client CA may
 // call all of it, as the site's API server does.
-func (a *agent) serve(ctx context.Context) error {
-	addr := net.JoinHostPort(a.opts.NodeIP, strconv.Itoa(a.opts.KubeletPort))
+func (k kubeletAPI) serve(ctx context.Context) error {
+	addr := net.JoinHostPort(k.opts.NodeIP, strconv.Itoa(k.opts.KubeletPort))
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
 	server := &http.Server{
-		Handler:           a.handler(),
+		Handler:           k.handler(),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(a.opts.Log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(k.opts.Log.Handler(), slog.LevelDebug),
 	}
 	closeAll := context.AfterFunc(ctx, func() { _ = server.Close() }) // what is open ends with the node
 	defer closeAll()
 	// HTTP/1.1 only: exec and port forwarding take the connection over.
 	err = server.Serve(tls.NewListener(ln, &tls.Config{
-		Certificates: []tls.Certificate{a.opts.ServerTLS}, ClientCAs: a.opts.ClientCA, ClientAuth: tls.RequireAndVerifyClientCert,
+		Certificates: []tls.Certificate{k.opts.ServerTLS}, ClientCAs: k.opts.ClientCA, ClientAuth: tls.RequireAndVerifyClientCert,
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 	}))
 	if errors.Is(err, http.ErrServerClosed) {
@@ -50,17 +53,17 @@ func (a *agent) serve(ctx context.Context) error {
 	return err
 }
 
-func (a *agent) handler() http.Handler {
+func (k kubeletAPI) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
-	mux.HandleFunc("GET /pods", a.servePods)
-	mux.HandleFunc("GET /stats/summary", a.serveStats)
-	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", a.serveLogs)
+	mux.HandleFunc("GET /pods", k.servePods)
+	mux.HandleFunc("GET /stats/summary", k.serveStats)
+	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", k.serveLogs)
 	for _, method := range []string{"GET", "POST"} {
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", a.serveExec)
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{uid}/{container}", a.serveExec)
-		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", a.servePortForward)
-		mux.HandleFunc(method+" /portForward/{namespace}/{pod}/{uid}", a.servePortForward)
+		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", k.serveExec)
+		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{uid}/{container}", k.serveExec)
+		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", k.servePortForward)
+		mux.HandleFunc(method+" /portForward/{namespace}/{pod}/{uid}", k.servePortForward)
 		mux.HandleFunc(method+" /attach/", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "nodes of processes cannot attach; use logs -f or exec", http.StatusNotImplemented)
 		})
@@ -68,9 +71,9 @@ func (a *agent) handler() http.Handler {
 	return mux
 }
 
-func (a *agent) servePods(w http.ResponseWriter, _ *http.Request) {
+func (k kubeletAPI) servePods(w http.ResponseWriter, _ *http.Request) {
 	list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}}
-	for _, p := range a.list() {
+	for _, p := range k.list() {
 		pod := p.current().DeepCopy()
 		pod.Status = p.computeStatus()
 		list.Items = append(list.Items, *pod)
@@ -84,8 +87,8 @@ func writeJSON(w http.ResponseWriter, v any) {
 }
 
 // find resolves a request's pod and container; the answer to a caller is written if it fails.
-func (a *agent) find(w http.ResponseWriter, r *http.Request) (*podRun, *container, bool) {
-	p, err := a.lookup(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
+func (k kubeletAPI) find(w http.ResponseWriter, r *http.Request) (*podRun, *container, bool) {
+	p, err := k.lookup(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return nil, nil, false
@@ -98,8 +101,8 @@ func (a *agent) find(w http.ResponseWriter, r *http.Request) (*podRun, *containe
 	return p, c, true
 }
 
-func (a *agent) serveLogs(w http.ResponseWriter, r *http.Request) {
-	_, c, ok := a.find(w, r)
+func (k kubeletAPI) serveLogs(w http.ResponseWriter, r *http.Request) {
+	_, c, ok := k.find(w, r)
 	if !ok {
 		return
 	}
@@ -162,8 +165,8 @@ func parseLogQuery(v url.Values, now time.Time) (logQuery, error) {
 	return q, nil
 }
 
-func (a *agent) serveExec(w http.ResponseWriter, r *http.Request) {
-	p, c, ok := a.find(w, r)
+func (k kubeletAPI) serveExec(w http.ResponseWriter, r *http.Request) {
+	p, c, ok := k.find(w, r)
 	if !ok {
 		return
 	}
@@ -177,12 +180,12 @@ func (a *agent) serveExec(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("container %s of pod %s is not running", c.spec.Name, p.key()), http.StatusNotFound)
 		return
 	}
-	remotecommand.ServeExec(w, r, &executor{a: a, proc: proc}, r.PathValue("pod"), string(p.uid), c.spec.Name, r.Form["command"],
+	remotecommand.ServeExec(w, r, &executor{a: k.agent, proc: proc}, r.PathValue("pod"), string(p.uid), c.spec.Name, r.Form["command"],
 		opts, streamIdle, remotecommand.DefaultStreamCreationTimeout, remotecommand.SupportedStreamingProtocols)
 }
 
-func (a *agent) servePortForward(w http.ResponseWriter, r *http.Request) {
-	p, err := a.lookup(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
+func (k kubeletAPI) servePortForward(w http.ResponseWriter, r *http.Request) {
+	p, err := k.lookup(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return

@@ -35,12 +35,12 @@ type (
 )
 
 // serveStats answers the time and memory that each pod's processes use now.
-func (a *agent) serveStats(w http.ResponseWriter, _ *http.Request) {
+func (k kubeletAPI) serveStats(w http.ResponseWriter, _ *http.Request) {
 	const tick = uint64(time.Second / 100) // the kernel's unit towards programs, on every Linux
 	out := statsSummary{Pods: []podStats{}}
-	out.Node.NodeName = a.opts.NodeName
-	for _, p := range a.list() {
-		kin := family{env: []string{envNode + "=" + a.opts.Dir, envPod + "=" + string(p.uid)}}
+	out.Node.NodeName = k.opts.NodeName
+	for _, p := range k.list() {
+		kin := family{env: []string{envNode + "=" + k.opts.Dir, envPod + "=" + string(p.uid)}}
 		procs, err := kin.members()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
