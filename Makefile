@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # One setting for every build shares one build cache; binaries are static, so they run in empty images.
 export CGO_ENABLED := 0
 BIN := $(CURDIR)/bin
-GO_BUILD := go build -trimpath -ldflags=-s\ -w
+GO_BUILD := go build -ldflags="-s -w"
 LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Packages whose concurrency is worth the race detector's price.

@@ -90,9 +90,10 @@ type (
 	}
 	// CaptureOutput is left by capture-state.
 	CaptureOutput struct {
-		Snapshot string   `json:"snapshot"`
-		Objects  int      `json:"objects"`
-		Missing  []string `json:"missing,omitempty"`
+		Snapshot string    `json:"snapshot"`
+		Started  time.Time `json:"started"` // before the first object was read
+		Objects  int       `json:"objects"`
+		Missing  []string  `json:"missing,omitempty"`
 	}
 	// PointOutput is left by seal-recovery-point.
 	PointOutput struct {

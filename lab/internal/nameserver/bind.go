@@ -17,19 +17,31 @@ import (
 	"github.com/miekg/dns"
 
 	"lifeboat.dev/lifeboat/lab/internal/ports"
+	"lifeboat.dev/lifeboat/lab/internal/svcproxy"
 )
 
 const (
 	bindStart = 10 * time.Second // from start to first answer
 	bindStop  = 3 * time.Second
+
+	innerAddress = "127.0.0.1"
 )
 
-// runBIND runs named as this user, on this address alone, with nothing outside of its directory.
+// runBIND runs named as this user, with nothing outside of its directory. BIND listens only on addresses that
+// an interface has, which an address of the loopback network need not be: so it gets a port of its own at
+// 127.0.0.1, and what comes in at the address wanted is passed on to it as it is.
 func runBIND(ctx context.Context, o Options, named string) error {
-	port, err := freePort(ctx, o)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	l, c, port, err := ports.ListenBoth(ctx, o.Address, o.Port)
 	if err != nil {
-		return err
+		return fmt.Errorf("name server: %w", err)
 	}
+	inner, err := freePort(ctx)
+	if err != nil {
+		return errors.Join(err, l.Close(), c.Close())
+	}
+	go svcproxy.Relay(ctx, l, c, net.JoinHostPort(innerAddress, strconv.Itoa(inner)))
 	conf := filepath.Join(o.Dir, "named.conf")
 	zoneFile := filepath.Join(o.Dir, "zone")
 	if _, err := os.Stat(zoneFile); errors.Is(err, fs.ErrNotExist) {
@@ -37,7 +49,7 @@ func runBIND(ctx context.Context, o Options, named string) error {
 			return fmt.Errorf("BIND: %w", err)
 		}
 	}
-	if err := os.WriteFile(conf, []byte(bindConfig(o, port, zoneFile)), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte(bindConfig(o, inner, zoneFile)), 0o600); err != nil {
 		return fmt.Errorf("BIND: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, named, "-g", "-n", "1", "-c", conf)
@@ -67,13 +79,18 @@ func runBIND(ctx context.Context, o Options, named string) error {
 	return fmt.Errorf("BIND ended by itself (see %s): %w", log.Name(), err)
 }
 
-// freePort finds out whether the port may be bound, since BIND only says so in its log.
-func freePort(ctx context.Context, o Options) (int, error) {
-	l, p, port, err := ports.ListenBoth(ctx, o.Address, o.Port)
+// freePort finds a port that is free for TCP and UDP.
+func freePort(ctx context.Context) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(innerAddress, "0"))
 	if err != nil {
 		return 0, fmt.Errorf("name server: %w", err)
 	}
-	return port, errors.Join(l.Close(), p.Close())
+	port := ports.Of(l, 0)
+	c, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", net.JoinHostPort(innerAddress, strconv.Itoa(port)))
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("name server: %w", err), l.Close())
+	}
+	return port, errors.Join(l.Close(), c.Close())
 }
 
 func bindConfig(o Options, port int, zoneFile string) string {
@@ -98,7 +115,7 @@ zone %q {
 	file %q;
 	allow-update { key %q; };
 };
-`, o.keyFile(), o.Dir, o.Dir, port, o.Address, o.Zone, zoneFile, KeyName)
+`, o.keyFile(), o.Dir, o.Dir, port, innerAddress, o.Zone, zoneFile, KeyName)
 }
 
 // answers waits until the server answers for its zone.

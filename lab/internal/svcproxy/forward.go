@@ -32,6 +32,15 @@ func (p *proxy) pick(b behind) (string, bool) {
 	return all[rand.IntN(len(all))].String(), true
 }
 
+// Relay passes what comes in at a TCP and a UDP port on to one address until ctx is done.
+func Relay(ctx context.Context, l net.Listener, c net.PacketConn, to string) {
+	pick := func() (string, bool) { return to, true }
+	var wg sync.WaitGroup
+	wg.Go(func() { forwardTCP(ctx, l, pick) })
+	wg.Go(func() { forwardUDP(ctx, c, pick) })
+	wg.Wait()
+}
+
 // forwardTCP passes connections on until ctx is done.
 func forwardTCP(ctx context.Context, l net.Listener, pick func() (string, bool)) {
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })() // ends Accept

@@ -1,0 +1,129 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"lifeboat.dev/lifeboat/internal/capture"
+	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/driver"
+	"lifeboat.dev/lifeboat/internal/run"
+	"lifeboat.dev/lifeboat/internal/vault/repo"
+)
+
+// documents collects a checkpoint; capture calls Put from many goroutines.
+type documents struct {
+	mu   sync.Mutex
+	docs map[string][]byte
+}
+
+// Put implements capture.Sink.
+func (d *documents) Put(_ context.Context, path string, doc []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.docs[path] = doc
+	return nil
+}
+
+func (o *Operation) capture(ctx context.Context, sc run.StepContext, p dr.Capture) (run.Result, error) {
+	client, err := o.connect(ctx, p.Site)
+	if err != nil {
+		return run.Result{}, err
+	}
+	began := time.Now()
+	sink := &documents{docs: map[string][]byte{}}
+	found, err := capture.Run(ctx, client, capture.Scope{Application: o.app.Name, Namespaces: o.app.Namespaces}, sink)
+	if err != nil {
+		return run.Result{}, fmt.Errorf("capture %s at %s: %w", o.app.Name, p.Site, err)
+	}
+	id, err := o.saveDocuments(ctx, sink.docs, repo.Snapshot{Time: began, Hostname: p.Site, Paths: []string{"/state"}, Tags: o.tags(sc.Run, "state")})
+	if err != nil {
+		return run.Result{}, fmt.Errorf("write the checkpoint of %s: %w", o.app.Name, err)
+	}
+	return done(dr.CaptureOutput{Snapshot: id, Started: began.UTC(), Objects: found.Objects, Missing: found.Missing})
+}
+
+// tags mark a snapshot for those who look at the repository with restic.
+func (o *Operation) tags(point, part string) []string {
+	return []string{"application=" + o.app.Name, "point=" + point, "part=" + part}
+}
+
+func (o *Operation) protectData(ctx context.Context, sc run.StepContext, p dr.ProtectData) (run.Result, error) {
+	ds, err := o.datastoreOf(p.Datastore)
+	if err != nil {
+		return run.Result{}, err
+	}
+	d, err := o.datastore(ctx, p.Site, ds)
+	if err != nil {
+		return run.Result{}, err
+	}
+	point, err := d.Protect(ctx, driver.ProtectRequest{Application: o.app.Name, Point: sc.Run, Datastore: ds,
+		Beacon:   dr.Beacon{Application: o.app.Name, Datastore: ds.Name, Site: p.Site, Epoch: sc.Epoch},
+		Progress: progress(sc)})
+	if err != nil {
+		return run.Result{}, err
+	}
+	return done(point)
+}
+
+// sealed looks for a point that an earlier process of this run sealed: a point has its run's id.
+func (o *Operation) sealed(ctx context.Context, sc run.StepContext, _ dr.SealPoint) (*run.Result, error) {
+	p, err := o.vault.Point(ctx, o.app.Name, sc.Run)
+	if errors.Is(err, dr.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for recovery point %s: %w", sc.Run, err)
+	}
+	return &run.Result{Outcome: dr.OutcomeDone, Output: dr.PointOutput{Point: p}}, nil
+}
+
+func (o *Operation) seal(ctx context.Context, sc run.StepContext, p dr.SealPoint) (run.Result, error) {
+	own, _, err := o.vault.Ownership(ctx, o.app.Name)
+	if err != nil {
+		return run.Result{}, fmt.Errorf("read who owns %s: %w", o.app.Name, err)
+	}
+	if own.Site != p.Site || own.Epoch != sc.Epoch {
+		return run.Result{}, dr.Errorf(dr.ClassConflict, dr.ErrStale, "Back up again; the new owner is asked then.",
+			"%s moved to %s (epoch %d) while %s was backed up under epoch %d: the recovery point is not sealed", o.app.Name, own.Site, own.Epoch, p.Site, sc.Epoch)
+	}
+	point, err := o.assemble(sc, p.Site)
+	if err != nil {
+		return run.Result{}, err
+	}
+	if err := o.vault.PutPoint(ctx, point); err != nil {
+		return run.Result{}, fmt.Errorf("seal recovery point %s: %w", point.ID, err)
+	}
+	return done(dr.PointOutput{Point: point})
+}
+
+// assemble makes the recovery point of what the run's steps left.
+func (o *Operation) assemble(sc run.StepContext, site string) (dr.RecoveryPoint, error) {
+	point := dr.RecoveryPoint{ID: sc.Run, Application: o.app.Name, Site: site, Epoch: sc.Epoch, Finished: time.Now().UTC()}
+	for _, s := range sc.Plan.Steps {
+		switch s.Params.(type) {
+		case dr.Capture:
+			out, err := output[dr.CaptureOutput](sc, s.ID)
+			if err != nil {
+				return point, err
+			}
+			point.Checkpoint, point.Objects, point.Missing = out.Snapshot, out.Objects, out.Missing
+			point.Started, point.Time = out.Started, out.Started
+		case dr.ProtectData:
+			out, err := output[dr.DataPoint](sc, s.ID)
+			if err != nil {
+				return point, err
+			}
+			point.Data = append(point.Data, out)
+		}
+	}
+	if len(point.Data) > 0 {
+		oldest := slices.MinFunc(point.Data, func(a, b dr.DataPoint) int { return a.Beacon.Time.Compare(b.Beacon.Time) })
+		point.Time = oldest.Beacon.Time
+	}
+	return point, nil
+}

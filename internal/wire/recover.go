@@ -1,0 +1,256 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/driver"
+	"lifeboat.dev/lifeboat/internal/kube"
+	"lifeboat.dev/lifeboat/internal/restore"
+	"lifeboat.dev/lifeboat/internal/run"
+)
+
+// claimer raises the epoch under the run's lease.
+type claimer interface {
+	Claim(ctx context.Context, site, run, breakGlass string) (epoch uint64, err error)
+}
+
+// probeEvery paces the tries of a probe step.
+const probeEvery = 100 * time.Millisecond
+
+func (o *Operation) fence(ctx context.Context, sc run.StepContext, p dr.FenceSite) (run.Result, error) {
+	client, err := o.connect(ctx, p.Site)
+	if err == nil {
+		n, ferr := kube.Fence(ctx, client, o.app.Namespaces)
+		if ferr == nil {
+			return run.Result{Outcome: dr.OutcomeDone, Reason: fmt.Sprintf("%d workloads stopped, no pod left", n)}, nil
+		}
+		err = ferr
+	}
+	if p.BreakGlass == "" {
+		return run.Result{}, dr.Errorf(dr.ClassBlocked, err, fmt.Sprintf("When you know that it serves nobody: lifeboat failover %s --to %s --break-glass \"how you know\"", o.app.Name, sc.Plan.To),
+			"%s cannot be fenced at %s, so it may still be serving there", o.app.Name, p.Site)
+	}
+	return run.Result{Outcome: dr.OutcomeSkipped, Reason: fmt.Sprintf("not fenced (%v); broken glass: %s", err, p.BreakGlass)}, nil
+}
+
+// claimed says whether an earlier process of this run made the claim.
+func (o *Operation) claimed(ctx context.Context, sc run.StepContext, p dr.Claim) (*run.Result, error) {
+	own, _, err := o.vault.Ownership(ctx, o.app.Name)
+	if err != nil && !errors.Is(err, dr.ErrNotFound) {
+		return nil, fmt.Errorf("read who owns %s: %w", o.app.Name, err)
+	}
+	if err == nil && own.Run == sc.Run && own.Site == p.Site {
+		return &run.Result{Outcome: dr.OutcomeDone, Output: dr.ClaimOutput{Epoch: own.Epoch}}, nil
+	}
+	return nil, nil
+}
+
+func (o *Operation) claim(c claimer) func(context.Context, run.StepContext, dr.Claim) (run.Result, error) {
+	return func(ctx context.Context, sc run.StepContext, p dr.Claim) (run.Result, error) {
+		if c == nil {
+			return run.Result{}, fmt.Errorf("a %s run makes no claims", sc.Plan.Goal)
+		}
+		epoch, err := c.Claim(ctx, p.Site, sc.Run, sc.Plan.BreakGlass)
+		if err != nil {
+			return run.Result{}, err
+		}
+		return done(dr.ClaimOutput{Epoch: epoch})
+	}
+}
+
+// stateOf loads a recovery point's objects, ready to be put back at a site.
+func (o *Operation) stateOf(ctx context.Context, point, site string) (*restore.Set, restore.Options, error) {
+	p, err := o.point(ctx, point)
+	if err != nil {
+		return nil, restore.Options{}, err
+	}
+	set, err := restore.Load(ctx, source{repo: o.vault.Repo(), snapshot: p.Checkpoint})
+	if err != nil {
+		return nil, restore.Options{}, fmt.Errorf("read checkpoint %s: %w", p.Checkpoint, err)
+	}
+	from, ok := o.fleet.Site(p.Site)
+	if !ok {
+		from = &dr.Site{Name: p.Site} // gone from the fleet file: nothing of it can be mapped
+	}
+	to, ok := o.fleet.Site(site)
+	if !ok {
+		return nil, restore.Options{}, dr.Errorf(dr.ClassUsage, nil, "Declare it in the fleet file.", "there is no site %q", site)
+	}
+	return set, restore.Options{Application: o.app.Name, Point: p.ID, From: *from, To: *to}, nil
+}
+
+func (o *Operation) restoreState(ctx context.Context, sc run.StepContext, p dr.RestoreState) (run.Result, error) {
+	client, err := o.connect(ctx, p.Site)
+	if err != nil {
+		return run.Result{}, err
+	}
+	set, opts, err := o.stateOf(ctx, p.Point, p.Site)
+	if err != nil {
+		return run.Result{}, err
+	}
+	opts.Stage = p.Stage
+	out, err := set.Apply(ctx, client, opts, objects(sc))
+	if err != nil {
+		return run.Result{}, err
+	}
+	return done(out)
+}
+
+func (o *Operation) restoreRequest(ctx context.Context, p dr.RestoreData) (driver.Datastore, driver.RestoreRequest, error) {
+	ds, err := o.datastoreOf(p.Datastore)
+	if err != nil {
+		return nil, driver.RestoreRequest{}, err
+	}
+	point, err := o.point(ctx, p.Point)
+	if err != nil {
+		return nil, driver.RestoreRequest{}, err
+	}
+	i := slices.IndexFunc(point.Data, func(d dr.DataPoint) bool { return d.Datastore == p.Datastore })
+	if i < 0 {
+		return nil, driver.RestoreRequest{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Choose another recovery point.", "recovery point %s has no copy of %s", p.Point, p.Datastore)
+	}
+	d, err := o.datastore(ctx, p.Site, ds)
+	return d, driver.RestoreRequest{Application: o.app.Name, Point: p.Point, Datastore: ds, Data: point.Data[i]}, err
+}
+
+func (o *Operation) dataRestored(ctx context.Context, _ run.StepContext, p dr.RestoreData) (*run.Result, error) {
+	d, req, err := o.restoreRequest(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	out, err := d.Restored(ctx, req)
+	if err != nil || out == nil {
+		return nil, err
+	}
+	return &run.Result{Outcome: dr.OutcomeDone, Reason: "was restored already", Output: *out}, nil
+}
+
+func (o *Operation) restoreData(ctx context.Context, sc run.StepContext, p dr.RestoreData) (run.Result, error) {
+	d, req, err := o.restoreRequest(ctx, p)
+	if err != nil {
+		return run.Result{}, err
+	}
+	req.Progress = progress(sc)
+	out, err := d.Restore(ctx, req)
+	if err != nil {
+		return run.Result{}, err
+	}
+	if want := req.Data.Beacon; out.Beacon.Sequence != want.Sequence || !out.Beacon.Time.Equal(want.Time) {
+		return run.Result{}, dr.Errorf(dr.ClassIncomplete, nil, "", "restored %s holds beacon %d of %s, not %d of %s as recovery point %s says",
+			p.Datastore, out.Beacon.Sequence, out.Beacon.Time, want.Sequence, want.Time, p.Point)
+	}
+	return done(out)
+}
+
+func (o *Operation) awaitReady(ctx context.Context, sc run.StepContext, p dr.AwaitReady) (run.Result, error) {
+	client, err := o.connect(ctx, p.Site)
+	if err != nil {
+		return run.Result{}, err
+	}
+	set, opts, err := o.stateOf(ctx, p.Point, p.Site)
+	if err != nil {
+		return run.Result{}, err
+	}
+	out, err := set.AwaitReady(ctx, client, opts, objects(sc))
+	if err != nil {
+		return run.Result{}, err
+	}
+	if len(out.Problems) > 0 {
+		return run.Result{}, dr.Errorf(dr.ClassIncomplete, nil, "Mend them, then: lifeboat resume "+sc.Run, "%d objects are not as recovery point %s has them: %s",
+			len(out.Problems), p.Point, strings.Join(out.Problems, "; "))
+	}
+	return done(out)
+}
+
+// record is what a host of the application shall answer when it is served from a site.
+func (o *Operation) record(p dr.SwitchTraffic) (dr.TrafficRef, driver.Record, error) {
+	i := slices.IndexFunc(o.app.Traffic, func(t dr.TrafficRef) bool { return t.Host == p.Host })
+	if i < 0 {
+		return dr.TrafficRef{}, driver.Record{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Declare it in the fleet file.", "application %s has no host %s", o.app.Name, p.Host)
+	}
+	site, ok := o.fleet.Site(p.Site)
+	if !ok || net.ParseIP(site.Ingress.Address) == nil {
+		return dr.TrafficRef{}, driver.Record{}, dr.Errorf(dr.ClassUsage, nil, "Add ingress: {address: …} to it in the fleet file.", "site %s does not say where its router answers", p.Site)
+	}
+	t := o.app.Traffic[i]
+	rec := driver.Record{Addresses: []string{site.Ingress.Address}}
+	if t.DNS != nil {
+		rec.TTL = t.DNS.TTL
+	}
+	return t, rec, nil
+}
+
+func (o *Operation) trafficSwitched(ctx context.Context, _ run.StepContext, p dr.SwitchTraffic) (*run.Result, error) {
+	t, want, err := o.record(p)
+	if err != nil {
+		return nil, err
+	}
+	d, err := o.traffic(t)
+	if err != nil {
+		return nil, err
+	}
+	is, err := d.Inspect(ctx, p.Host)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(is.Addresses, want.Addresses) {
+		return nil, nil
+	}
+	return &run.Result{Outcome: dr.OutcomeDone, Reason: "was switched already", Output: dr.TrafficOutput{Host: p.Host, After: is.Addresses, TTL: is.TTL, Changed: time.Now().UTC()}}, nil
+}
+
+func (o *Operation) switchTraffic(ctx context.Context, _ run.StepContext, p dr.SwitchTraffic) (run.Result, error) {
+	t, to, err := o.record(p)
+	if err != nil {
+		return run.Result{}, err
+	}
+	d, err := o.traffic(t)
+	if err != nil {
+		return run.Result{}, err
+	}
+	from, err := d.Inspect(ctx, p.Host)
+	if err != nil {
+		return run.Result{}, err
+	}
+	out, err := d.Switch(ctx, p.Host, from, to)
+	if err != nil {
+		return run.Result{}, err
+	}
+	return done(out)
+}
+
+// probe asks until a good answer comes from the right site; the step's deadline bounds it.
+func (o *Operation) probe(ctx context.Context, sc run.StepContext, p dr.ProbeFromOutside) (run.Result, error) {
+	i := slices.IndexFunc(o.app.Probes, func(q dr.Probe) bool { return q.Name == p.Probe })
+	if i < 0 {
+		return run.Result{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Declare it in the fleet file.", "application %s has no probe %s", o.app.Name, p.Probe)
+	}
+	prober := Prober()
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for try := 1; ; try++ {
+		r := prober.Probe(ctx, o.app.Probes[i])
+		if r.Err == nil && (r.Site == "" || r.Site == p.Site) {
+			return done(dr.ProbeOutput{Tries: try, FirstOK: r.Time.UTC(), Site: r.Site})
+		}
+		last := fmt.Sprintf("site %s still answers", r.Site)
+		if r.Err != nil {
+			last = r.Err.Error()
+		}
+		if try%20 == 0 {
+			sc.Progress("no answer from " + p.Site + " yet: " + last)
+		}
+		select {
+		case <-ctx.Done():
+			return run.Result{}, fmt.Errorf("wait for probe %s to be answered by %s (last: %s): %w", p.Probe, p.Site, last, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
