@@ -26,7 +26,7 @@ const (
 	demoProbeEvery  = 100 * time.Millisecond
 	demoTick        = 4 * time.Second // between backups, and from the last one to the loss
 	// demoPatience is how long the outside probe has to fail before the site is taken for lost.
-	demoPatience = 500 * time.Millisecond
+	demoPatience = 300 * time.Millisecond
 )
 
 type demoOptions struct {
@@ -101,6 +101,8 @@ func runDemo(ctx context.Context, g *global, o demoOptions) (err error) {
 		return fmt.Errorf("find the demo's directory: %w", err)
 	} else if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return fmt.Errorf("make the demo's directory: %w", err)
+	} else if has, err := os.ReadDir(d.dir); err != nil || len(has) > 0 {
+		return dr.Errorf(dr.ClassUsage, err, "Name a new one with --dir.", "the demo's directory %s is not empty", d.dir)
 	}
 	defer func() { err = errors.Join(err, d.end()) }()
 	result, err := d.play(ctx)

@@ -142,7 +142,7 @@ func (s *stage) failed(ctx context.Context, name string, args []string, stderr s
 	if errors.As(err, &exit) {
 		class = classOfExit(exit.ExitCode())
 	}
-	return dr.Errorf(class, errors.New(lastLines(stderr, 6)), "", "`%s %s` failed (%v)", name, shown(args), err)
+	return dr.Errorf(class, errors.New(lastLines(stderr, 6)), "", "`%s %s` ended with %v", name, args[0], err)
 }
 
 func classOfExit(code int) dr.Class {

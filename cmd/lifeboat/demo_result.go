@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"lifeboat.dev/lifeboat/internal/dr"
@@ -13,13 +14,14 @@ import (
 type ordersFound struct {
 	Acknowledged int         `json:"acknowledged"`
 	Recovered    int         `json:"recovered"`
-	Lost         []lostOrder `json:"lost"`
+	Lost         int         `json:"lost"`
+	LostOrders   []lostOrder `json:"lostOrders"`
 }
 
 type lostOrder struct {
 	ID             string    `json:"id"`
 	Site           string    `json:"site"`
-	AcknowledgedAt time.Time `json:"acknowledgedAt"`
+	AcknowledgedAt time.Time `json:"ackedAt"`
 }
 
 // demoResult is what `lifeboat demo -o json` ends with. Durations are in seconds.
@@ -99,7 +101,7 @@ func (d *demo) measure(ctx context.Context, fo *failoverResult) (*demoResult, er
 	r := &demoResult{Application: demoApplication, From: d.from.Name, To: d.to.Name, Nodes: d.lab.Nodes,
 		ObjectiveRTOSeconds: demoRTO.Seconds(), ObjectiveRPOSeconds: demoRPO.Seconds(),
 		AchievedRTOSeconds: f.RTO.Seconds(), AchievedRPOSeconds: f.RPO.Seconds(),
-		OrdersAcknowledged: found.Acknowledged, OrdersRecovered: found.Recovered, OrdersLost: len(found.Lost),
+		OrdersAcknowledged: found.Acknowledged, OrdersRecovered: found.Recovered, OrdersLost: found.Lost,
 		TTLSeconds: f.TTL.Seconds(), LeaseWaitSeconds: o.LeaseWait.Seconds(), ApplicationStartSeconds: o.AppStart.Seconds(),
 		OverheadSeconds: f.Overhead.Seconds(), Run: fo.Run.ID, RecoveryPoint: fo.RecoveryPoint.ID}
 	r.Problems = demoProblems(fo, found, o)
@@ -118,10 +120,10 @@ func demoProblems(fo *failoverResult, found *ordersFound, o outage) []string {
 	if o.DNSChanged.IsZero() || o.PointTime.IsZero() || o.LastOK.IsZero() {
 		p = append(p, "an instant that the figures need was not observed")
 	}
-	if found.Acknowledged == 0 || found.Recovered+len(found.Lost) != found.Acknowledged {
-		p = append(p, fmt.Sprintf("orders do not add up: %d acknowledged, %d recovered, %d lost", found.Acknowledged, found.Recovered, len(found.Lost)))
+	if found.Acknowledged == 0 || found.Recovered+found.Lost != found.Acknowledged || len(found.LostOrders) != found.Lost {
+		p = append(p, fmt.Sprintf("orders do not add up: %d acknowledged, %d recovered, %d lost", found.Acknowledged, found.Recovered, found.Lost))
 	}
-	for _, l := range found.Lost {
+	for _, l := range found.LostOrders {
 		if !l.AcknowledgedAt.After(o.PointTime) {
 			p = append(p, fmt.Sprintf("order %s was acknowledged at %s, before the recovery point, and is missing", l.ID, l.AcknowledgedAt.Format(time.RFC3339Nano)))
 		} else if l.AcknowledgedAt.After(o.FirstOK) {
@@ -145,8 +147,11 @@ func (d *demo) view(r *demoResult, fo *failoverResult, f figures) report.Recover
 	}
 	v.Counts = []report.Count{
 		{Key: "ordersAcknowledged", Label: "orders acknowledged", Value: r.OrdersAcknowledged},
-		{Key: "ordersRecovered", Label: "orders read back through DNS and the router", Value: r.OrdersRecovered},
-		{Key: "ordersLost", Label: "orders lost, acknowledged after the last recovery point", Value: r.OrdersLost},
+		{Key: "ordersRecovered", Label: "orders read back at " + d.to.Name, Value: r.OrdersRecovered},
+		{Key: "ordersLost", Label: "orders lost after the last point", Value: r.OrdersLost},
+	}
+	for _, e := range d.events { // what was seen from outside counts, where the run noted the same
+		v.Events = slices.DeleteFunc(v.Events, func(is report.Event) bool { return is.Label == e.Label })
 	}
 	v.Events = append(v.Events, d.events...)
 	v.Verified, v.Problems = r.Verified, r.Problems

@@ -239,7 +239,10 @@ func (o *Operation) event(e run.Event) {
 	case dr.EntryStepEnded:
 		o.say("step %s ended: %s%s", e.Step, e.Outcome, because(e.Reason))
 	case run.EventProgress:
-		o.say("step %s: %s", e.Step, e.Text)
+		if said := e.Step + e.Text; said != o.said {
+			o.said = said
+			o.say("step %s: %s", e.Step, e.Text)
+		}
 	case dr.EntryEpochChanged:
 		o.say("step %s: a new epoch of %s", e.Step, o.app.Name)
 	case dr.EntryRunEnded:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/driver"
@@ -88,7 +89,9 @@ func progress(sc run.StepContext) func(driver.Progress) {
 			sc.Progress(fmt.Sprintf("%d of %d files, %d of %d MiB", p.Files, p.TotalFiles, p.Bytes>>20, p.TotalBytes>>20))
 			return
 		}
-		sc.Progress(fmt.Sprintf("%d files, %d MiB", p.Files, p.Bytes>>20))
+		if p.Files > 0 {
+			sc.Progress(fmt.Sprintf("%d files, %d MiB", p.Files, p.Bytes>>20))
+		}
 	}
 }
 
@@ -97,7 +100,7 @@ func objects(sc run.StepContext) func(restore.Progress) {
 	return func(p restore.Progress) {
 		switch {
 		case p.Waiting != "":
-			sc.Progress(p.Object + " waits for " + p.Waiting)
+			sc.Progress(strings.TrimSpace(p.Object + " waits for " + p.Waiting))
 		case p.Done%500 == 0 || p.Done == p.Total:
 			sc.Progress(fmt.Sprintf("%d of %d objects", p.Done, p.Total))
 		}

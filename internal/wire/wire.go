@@ -38,6 +38,7 @@ type Operation struct {
 	vault *vault.Vault
 	say   func(format string, a ...any)
 	token string // names this process in journals and leases
+	said  string // the last progress, which is not repeated; a run's events come one at a time
 
 	mu      sync.Mutex
 	clients map[string]*kube.Client

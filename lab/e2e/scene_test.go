@@ -100,9 +100,9 @@ func (s *scene) orders(t *testing.T, log string, within time.Duration) {
 
 // found is what `shop verify -o json` prints.
 type found struct {
-	Acknowledged int   `json:"acknowledged"`
-	Recovered    int   `json:"recovered"`
-	Lost         []any `json:"lost"`
+	Acknowledged int `json:"acknowledged"`
+	Recovered    int `json:"recovered"`
+	Lost         int `json:"lost"`
 }
 
 func (s *scene) verify(t *testing.T, log string) found {

@@ -205,7 +205,7 @@ func (d *Driver) talk(ctx context.Context, pod *corev1.Pod, order driver.MoverOr
 	go func() {
 		err := d.client.Exec(ctx, pod.Namespace, pod.Name, container, []string{"lifeboat", "mover", "work"}, toPod, fromPod, said)
 		_ = fromPod.CloseWithError(io.EOF) // closing a pipe cannot fail
-		_ = toPod.CloseWithError(io.ErrClosedPipe)
+		_ = fromUs.Close()
 		ended <- err
 	}()
 	report, err := d.mover.Run(ctx, stream{toUs, fromUs}, order, progress)
