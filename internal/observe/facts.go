@@ -17,7 +17,7 @@ import (
 
 // siteDeadline bounds how long a site may take to say that it is there. A site that is lost often drops
 // packets instead of refusing them, and everything waits for this.
-const siteDeadline = 3 * time.Second
+const siteDeadline = 2 * time.Second
 
 // SiteState is whether a site can be worked with now.
 type SiteState struct {

@@ -21,11 +21,21 @@ type claimer interface {
 	Claim(ctx context.Context, site, run, breakGlass string) (epoch uint64, err error)
 }
 
+// lostDeadline bounds the try to reach a site that is said to be lost.
+const lostDeadline = 2 * time.Second
+
 // probeEvery paces the tries of a probe step.
 const probeEvery = 100 * time.Millisecond
 
 func (o *Operation) fence(ctx context.Context, sc run.StepContext, p dr.FenceSite) (run.Result, error) {
-	client, err := o.connect(ctx, p.Site)
+	// Glass is broken where the site is known to be lost: it gets one more chance, a short one.
+	within := connectDeadline
+	if p.BreakGlass != "" {
+		within = lostDeadline
+	}
+	asked, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	client, err := o.connect(asked, p.Site)
 	if err == nil {
 		n, ferr := kube.Fence(ctx, client, o.app.Namespaces)
 		if ferr == nil {

@@ -29,7 +29,7 @@ import (
 const (
 	PauseImage    = "pause:1"
 	ShopImage     = "shop:1"
-	LifeboatImage = "lifeboat:1"
+	LifeboatImage = "lifeboat:latest"
 )
 
 const nodeWithin = 2 * time.Minute
