@@ -23,7 +23,9 @@ const siteDeadline = 2 * time.Second
 type SiteState struct {
 	Name      string   `json:"name"`
 	Reachable bool     `json:"reachable"`
-	Reason    string   `json:"reason,omitempty"`  // why not
+	Reason    string   `json:"reason,omitempty"` // why not
+	Class     dr.Class `json:"class,omitempty"`  // of that reason
+	Remedy    string   `json:"remedy,omitempty"`
 	Classes   []string `json:"classes,omitempty"` // names of its storage classes; nil when it was not asked
 }
 
@@ -90,7 +92,11 @@ func site(ctx context.Context, name string, src Sources) SiteState {
 	s := SiteState{Name: name}
 	client, err := src.Connect(ctx, name)
 	if err != nil {
-		s.Reason = err.Error()
+		s.Reason, s.Class = err.Error(), dr.ClassOf(err)
+		var e *dr.Error
+		if errors.As(err, &e) {
+			s.Remedy = e.Next
+		}
 		return s
 	}
 	classes, err := client.Typed.StorageV1().StorageClasses().List(ctx, metav1.ListOptions{})

@@ -28,6 +28,8 @@ type Site struct {
 	dr.Site
 	Reachable bool
 	Reason    string   // why it is not reachable, for people
+	Class     dr.Class // of that reason; empty: unreachable
+	Remedy    string   // what would help; may be empty
 	Classes   []string // the names of its StorageClasses; nil: not looked up
 }
 

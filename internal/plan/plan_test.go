@@ -157,7 +157,7 @@ func TestRefusals(t *testing.T) {
 		{"no recovery point", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Points = nil }, dr.ClassBlocked, "shop has no recovery point", "lifeboat backup shop"},
 		{"none complete", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Points[0].Missing, f.Points[1].Missing = []string{"y"}, []string{"x"} }, dr.ClassBlocked, "no complete recovery point: the newest, p2, lacks x", "--point p2"},
 		{"unknown point", Request{Goal: dr.GoalFailover, Point: "p9"}, nil, dr.ClassUsage, `no recovery point "p9"`, "p2, p1"},
-		{"target lost", Request{Goal: dr.GoalFailover, To: "west"}, func(f *Facts) { lost(f, "west") }, dr.ClassUnreachable, "cannot reach target site west: no answer in 5s", "--to"},
+		{"target lost", Request{Goal: dr.GoalFailover, To: "west"}, func(f *Facts) { lost(f, "west") }, dr.ClassUnreachable, "cannot use target site west: no answer in 5s", "--to"},
 		{"all targets lost", Request{Goal: dr.GoalFailover}, func(f *Facts) { lost(f, "west"); lost(f, "north") }, dr.ClassUnreachable, "west: no answer in 5s; north: no answer in 5s", "status"},
 		{"nowhere to go", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Application.Sites.Recovery = nil }, dr.ClassUsage, "no other site", "sites.recovery"},
 		{"already there", Request{Goal: dr.GoalFailover, To: "east"}, nil, dr.ClassUsage, "already owned by site east (epoch 3)", "west, north"},
@@ -167,10 +167,14 @@ func TestRefusals(t *testing.T) {
 		{"a reason of blanks", Request{Goal: dr.GoalFailover, BreakGlass: "  "}, func(f *Facts) { lost(f, "east") }, dr.ClassBlocked, "cannot fence", "--break-glass"},
 		{"no StorageClass", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Points[1].Classes, f.Sites[1].Classes = []string{"slow"}, []string{"quick"} }, dr.ClassBlocked, `site west has no StorageClass "slow"`, "one of quick"},
 		{"no ingress address", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Sites[1].Ingress.Address = "" }, dr.ClassBlocked, "site west has no ingress address that a.example.com", "ingress.address"},
-		{"backup of a lost site", Request{Goal: dr.GoalBackup}, func(f *Facts) { lost(f, "east") }, dr.ClassUnreachable, "cannot reach site east, where shop is: no answer", "status"},
+		{"backup of a lost site", Request{Goal: dr.GoalBackup}, func(f *Facts) { lost(f, "east") }, dr.ClassUnreachable, "cannot use site east, where shop is: no answer", "status"},
 		{"backup to a site", Request{Goal: dr.GoalBackup, To: "west"}, nil, dr.ClassUsage, "takes no target", "Leave"},
 		{"restore elsewhere", Request{Goal: dr.GoalRestore, To: "west"}, nil, dr.ClassUsage, "would run it twice", "lifeboat failover shop --to west"},
-		{"restore at a lost site", Request{Goal: dr.GoalRestore}, func(f *Facts) { lost(f, "east") }, dr.ClassUnreachable, "cannot reach site east", "status"},
+		{"credentials rejected", Request{Goal: dr.GoalBackup}, func(f *Facts) {
+			lost(f, "east")
+			f.Sites[0].Class, f.Sites[0].Remedy = dr.ClassDenied, "Log in again."
+		}, dr.ClassDenied, "cannot use site east", "Log in again."},
+		{"restore at a lost site", Request{Goal: dr.GoalRestore}, func(f *Facts) { lost(f, "east") }, dr.ClassUnreachable, "cannot use site east", "status"},
 	} {
 		f := shop()
 		if c.change != nil {

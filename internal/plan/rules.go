@@ -17,9 +17,12 @@ func (b *builder) mustReach(site string) error {
 	if s.Reachable {
 		return nil
 	}
-	return dr.Errorf(dr.ClassUnreachable, because(s), "Bring the site's API back, or correct its kubeconfig; `lifeboat status` shows what answers.",
-		"cannot reach site %s, where %s is", site, b.app().Name)
+	next := cmp.Or(s.Remedy, "Bring the site's API back, or correct its kubeconfig; `lifeboat status` shows what answers.")
+	return dr.Errorf(s.class(), because(s), next, "cannot use site %s, where %s is", site, b.app().Name)
 }
+
+// class sorts why a site cannot be used; not answering is the common case.
+func (s Site) class() dr.Class { return cmp.Or(s.Class, dr.ClassUnreachable) }
 
 func because(s Site) error {
 	if s.Reason == "" {
@@ -50,7 +53,7 @@ func (b *builder) target() (string, error) {
 	}
 	s, _ := b.site(to)
 	if !s.Reachable {
-		return "", dr.Errorf(dr.ClassUnreachable, because(s), "Name another site with --to, or bring this one back.", "cannot reach target site %s", to)
+		return "", dr.Errorf(s.class(), because(s), cmp.Or(s.Remedy, "Name another site with --to, or bring this one back."), "cannot use target site %s", to)
 	}
 	return to, nil
 }

@@ -159,7 +159,7 @@ func (o *Operation) observed(ctx context.Context) (*observe.State, plan.Facts, e
 	f := plan.Facts{Application: *o.app, Ownership: st.Ownership, Hosts: map[string][]string{}}
 	for _, s := range st.Sites {
 		site, _ := o.fleet.Site(s.Name) // the fleet file was checked
-		f.Sites = append(f.Sites, plan.Site{Site: *site, Reachable: s.Reachable, Reason: s.Reason, Classes: s.Classes})
+		f.Sites = append(f.Sites, plan.Site{Site: *site, Reachable: s.Reachable, Reason: s.Reason, Class: s.Class, Remedy: s.Remedy, Classes: s.Classes})
 	}
 	for _, p := range st.Points {
 		f.Points = append(f.Points, plan.Point{RecoveryPoint: p, Age: time.Since(p.Time)})
