@@ -270,6 +270,64 @@ func TestSomebodyTookIt(t *testing.T) {
 	})
 }
 
+// contest is what several contenders do with one lease.
+type contest struct {
+	t       *testing.T
+	mu      sync.Mutex
+	holding map[int]context.Context
+	turns   int
+	lost    int
+	epoch   uint64
+}
+
+// took notes that a contender holds the lease, and that nobody else does.
+func (c *contest) took(who int, leased context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for other, ctx := range c.holding {
+		if ctx.Err() == nil {
+			c.t.Errorf("%d and %d hold it at once", other, who)
+		}
+	}
+	c.holding[who] = leased
+	c.turns++
+}
+
+func (c *contest) claimed(epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if epoch <= c.epoch {
+		c.t.Errorf("epoch %d after %d", epoch, c.epoch)
+	}
+	c.epoch = epoch
+}
+
+// turn takes the lease once, with a network that comes and goes.
+func (c *contest) turn(ctx context.Context, v *Vault, g *gate, who, n int, random *rand.Rand) {
+	defer g.cut.Store(false)
+	leased, l, err := v.AcquireLease(ctx, request(fmt.Sprintf("holder-%d-%d", who, n)))
+	if err != nil {
+		return
+	}
+	c.took(who, leased)
+	if epoch, err := l.Claim(leased, fmt.Sprint("site-", who), fmt.Sprint("run-", who, "-", n), ""); err == nil {
+		c.claimed(epoch)
+	}
+	g.cut.Store(random.IntN(3) == 0)
+	select {
+	case <-leased.Done():
+		c.mu.Lock()
+		c.lost++
+		c.mu.Unlock()
+	case <-time.After(time.Duration(random.IntN(60)) * time.Second):
+	}
+	g.cut.Store(random.IntN(4) == 0)
+	_ = l.Release(context.WithoutCancel(ctx)) // which fails when it is cut off
+	c.mu.Lock()
+	delete(c.holding, who)
+	c.mu.Unlock()
+}
+
 // TestNeverTwoHolders lets many contend for hours while their networks come and go.
 func TestNeverTwoHolders(t *testing.T) {
 	t.Parallel()
@@ -283,59 +341,19 @@ func TestNeverTwoHolders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
 		defer cancel()
-		var mu sync.Mutex
-		holding := map[int]context.Context{}
-		turns, lost := 0, 0
-		var lastEpoch uint64
+		c := &contest{t: t, holding: map[int]context.Context{}}
 		var wg sync.WaitGroup
 		for i := range contenders {
 			random := rand.New(rand.NewPCG(uint64(i), 1))
 			wg.Go(func() {
 				for n := 0; ctx.Err() == nil; n++ {
-					leased, l, err := vaults[i].AcquireLease(ctx, request(fmt.Sprintf("holder-%d-%d", i, n)))
-					if err != nil {
-						gates[i].cut.Store(false)
-						continue
-					}
-					mu.Lock()
-					for other, c := range holding {
-						if c.Err() == nil {
-							t.Errorf("%d and %d hold it at once", other, i)
-						}
-					}
-					holding[i] = leased
-					turns++
-					mu.Unlock()
-					if epoch, err := l.Claim(leased, fmt.Sprint("site-", i), fmt.Sprint("run-", i, "-", n), ""); err == nil {
-						mu.Lock()
-						if epoch <= lastEpoch {
-							t.Errorf("epoch %d after %d", epoch, lastEpoch)
-						}
-						lastEpoch = epoch
-						mu.Unlock()
-					}
-					if random.IntN(3) == 0 {
-						gates[i].cut.Store(true)
-					}
-					select {
-					case <-leased.Done():
-						mu.Lock()
-						lost++
-						mu.Unlock()
-					case <-time.After(time.Duration(random.IntN(60)) * time.Second):
-					}
-					gates[i].cut.Store(random.IntN(4) == 0)
-					_ = l.Release(context.WithoutCancel(ctx)) // which fails when it is cut off
-					mu.Lock()
-					delete(holding, i)
-					mu.Unlock()
-					gates[i].cut.Store(false)
+					c.turn(ctx, vaults[i], gates[i], i, n, random)
 				}
 			})
 		}
 		wg.Wait()
-		if turns < 100 || lost == 0 {
-			t.Errorf("only %d turns, %d leases lost", turns, lost)
+		if c.turns < 100 || c.lost == 0 {
+			t.Errorf("only %d turns, %d leases lost", c.turns, c.lost)
 		}
 	})
 }

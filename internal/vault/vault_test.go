@@ -181,6 +181,14 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
+func startRun(t *testing.T, v *Vault, run string) {
+	t.Helper()
+	plan := &dr.Plan{Application: "shop", Goal: dr.GoalFailover, Steps: []dr.Step{{ID: "claim", Params: dr.Claim{Site: "west"}}}}
+	if err := v.AppendEntry(t.Context(), dr.Entry{Run: run, Sequence: 1, Type: dr.EntryRunStarted, Plan: plan}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestJournal(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)
@@ -190,18 +198,11 @@ func TestJournal(t *testing.T) {
 	if _, err := v.Entries(t.Context(), "r1"); !errors.Is(err, dr.ErrNotFound) {
 		t.Errorf("no entries yet: %v", err)
 	}
-	start := func(run string) {
-		t.Helper()
-		plan := &dr.Plan{Application: "shop", Goal: dr.GoalFailover, Steps: []dr.Step{{ID: "claim", Params: dr.Claim{Site: "west"}}}}
-		if err := v.AppendEntry(t.Context(), dr.Entry{Run: run, Sequence: 1, Type: dr.EntryRunStarted, Plan: plan}); err != nil {
-			t.Fatal(err)
-		}
-	}
 	begin := time.Date(2026, 11, 22, 23, 31, 21, 482e6, time.UTC)
 	var runs []string
 	for i := range 3 {
 		runs = append(runs, NewID(begin.Add(time.Duration(i)*time.Millisecond), "shop"))
-		start(runs[i])
+		startRun(t, v, runs[i])
 	}
 	if !strings.HasPrefix(runs[0], "20261122t233121482-shop-") {
 		t.Errorf("id %s", runs[0])

@@ -36,10 +36,8 @@ func (r *Repo) Check(ctx context.Context, readData bool) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check: %w", err)
 	}
-	r.mu.Lock()
-	r.index = nil // read it anew, every object of it
-	r.mu.Unlock()
-	if err := r.refresh(ctx); err != nil {
+	r.catalog.forget()
+	if err := r.catalog.refresh(ctx); err != nil {
 		if !c.finding(err) {
 			return nil, fmt.Errorf("check: %w", err)
 		}
@@ -96,7 +94,7 @@ func (c *checker) packs(ctx context.Context, readData bool) error {
 			sizes[id] = info.Size
 		}
 	}
-	indexed := c.indexed()
+	indexed := c.repo.catalog.packs()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(saverWorkers())
 	for id, blobs := range indexed {
@@ -119,21 +117,6 @@ func (c *checker) packs(ctx context.Context, readData bool) error {
 	}
 	c.report.Unused = len(sizes)
 	return group.Wait()
-}
-
-// indexed returns the index turned round: the blobs of every pack.
-func (c *checker) indexed() map[ID][]packedBlob {
-	r := c.repo
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	out := make(map[ID][]packedBlob, len(r.index.packs))
-	for t, blobs := range r.index.blobs {
-		for id, l := range blobs {
-			pack := r.index.packs[l.pack]
-			out[pack] = append(out[pack], packedBlob{ID: id, Type: BlobType(t), place: l.place})
-		}
-	}
-	return out
 }
 
 // leastLength is the least size of a pack with these blobs; there is more in it when some are in
@@ -228,10 +211,10 @@ func (c *checker) tree(ctx context.Context, where string, id ID) error {
 func (c *checker) file(ctx context.Context, at string, n *Node) error {
 	var size uint64
 	for _, id := range n.Content {
-		_, place, ok := c.repo.lookup(DataBlob, id)
+		_, place, ok := c.repo.catalog.lookup(DataBlob, id)
 		if !ok {
 			var err error
-			if _, place, err = c.repo.locate(ctx, DataBlob, id); err != nil {
+			if _, place, err = c.repo.catalog.locate(ctx, DataBlob, id); err != nil {
 				return fmt.Errorf("%s: %w", at, err)
 			}
 		}

@@ -37,7 +37,7 @@ type location struct {
 	place
 }
 
-// index says where every blob is. It is changed only while Repo.mu is held.
+// index says where every blob is. It is changed only while catalog.mu is held.
 type index struct {
 	blobs   [2]map[ID]location
 	packs   []ID
@@ -100,30 +100,59 @@ func indexOf(packs map[ID][]packedBlob) indexFile {
 	return f
 }
 
+// catalog is the index as far as it has been read from the store.
+type catalog struct {
+	repo  *Repo
+	load  sync.Mutex   // lets one goroutine at a time read indexes from the store
+	mu    sync.RWMutex // guards index
+	index *index
+}
+
+// forget makes the next refresh read every index object again.
+func (c *catalog) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index = nil
+}
+
+// packs returns the index turned round: the blobs of every pack.
+func (c *catalog) packs() map[ID][]packedBlob {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	out := make(map[ID][]packedBlob, len(c.index.packs))
+	for t, blobs := range c.index.blobs {
+		for id, l := range blobs {
+			pack := c.index.packs[l.pack]
+			out[pack] = append(out[pack], packedBlob{ID: id, Type: BlobType(t), place: l.place})
+		}
+	}
+	return out
+}
+
 // lookup finds a blob in the index as it is loaded.
-func (r *Repo) lookup(t BlobType, id ID) (pack ID, at place, ok bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if r.index == nil {
+func (c *catalog) lookup(t BlobType, id ID) (pack ID, at place, ok bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.index == nil {
 		return ID{}, place{}, false
 	}
-	l, ok := r.index.blobs[t][id]
+	l, ok := c.index.blobs[t][id]
 	if !ok {
 		return ID{}, place{}, false
 	}
-	return r.index.packs[l.pack], l.place, true
+	return c.index.packs[l.pack], l.place, true
 }
 
 // locate finds a blob, reading indexes that others have written meanwhile when it is not known.
 // Error: ErrNotFound.
-func (r *Repo) locate(ctx context.Context, t BlobType, id ID) (pack ID, at place, err error) {
-	if pack, at, ok := r.lookup(t, id); ok {
+func (c *catalog) locate(ctx context.Context, t BlobType, id ID) (pack ID, at place, err error) {
+	if pack, at, ok := c.lookup(t, id); ok {
 		return pack, at, nil
 	}
-	if err := r.refresh(ctx); err != nil {
+	if err := c.refresh(ctx); err != nil {
 		return ID{}, place{}, err
 	}
-	if pack, at, ok := r.lookup(t, id); ok {
+	if pack, at, ok := c.lookup(t, id); ok {
 		return pack, at, nil
 	}
 	return ID{}, place{}, fmt.Errorf("%s blob %s: %w", t, id, ErrNotFound)
@@ -131,25 +160,25 @@ func (r *Repo) locate(ctx context.Context, t BlobType, id ID) (pack ID, at place
 
 // refresh brings the index up to date. Where index objects have gone, packs may have gone too, and the
 // index is built anew.
-func (r *Repo) refresh(ctx context.Context) error {
-	r.load.Lock()
-	defer r.load.Unlock()
+func (c *catalog) refresh(ctx context.Context) error {
+	c.load.Lock()
+	defer c.load.Unlock()
 	var err error
 	for range 5 {
 		// An index object that was replaced between the list and the read is a reason to look again.
-		if err = r.refreshOnce(ctx); !errors.Is(err, blob.ErrNotFound) {
+		if err = c.refreshOnce(ctx); !errors.Is(err, blob.ErrNotFound) {
 			return err
 		}
 	}
 	return err
 }
 
-func (r *Repo) refreshOnce(ctx context.Context) error {
-	ids, err := r.listIDs(ctx, indexDir)
+func (c *catalog) refreshOnce(ctx context.Context) error {
+	ids, err := c.repo.listIDs(ctx, indexDir)
 	if err != nil {
 		return fmt.Errorf("load index: %w", err)
 	}
-	missing, gone := r.compareIndexes(ids)
+	missing, gone := c.compareIndexes(ids)
 	if gone {
 		missing = ids
 	}
@@ -160,7 +189,7 @@ func (r *Repo) refreshOnce(ctx context.Context) error {
 	for _, id := range missing {
 		group.Go(func() error {
 			f := &indexFile{}
-			if err := r.loadJSON(gctx, indexDir, id, f); err != nil {
+			if err := c.repo.loadJSON(gctx, indexDir, id, f); err != nil {
 				return fmt.Errorf("load index: %w", err)
 			}
 			mu.Lock()
@@ -172,13 +201,13 @@ func (r *Repo) refreshOnce(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.index == nil || gone {
-		r.index = newIndex()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.index == nil || gone {
+		c.index = newIndex()
 	}
 	for id, f := range loaded {
-		if err := r.index.addFile(id, f); err != nil {
+		if err := c.index.addFile(id, f); err != nil {
 			return err
 		}
 	}
@@ -186,13 +215,13 @@ func (r *Repo) refreshOnce(ctx context.Context) error {
 }
 
 // compareIndexes says which index objects are not loaded yet, and whether loaded ones have gone.
-func (r *Repo) compareIndexes(ids []ID) (missing []ID, gone bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if r.index == nil {
+func (c *catalog) compareIndexes(ids []ID) (missing []ID, gone bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.index == nil {
 		return ids, false
 	}
-	left := maps.Clone(r.index.files)
+	left := maps.Clone(c.index.files)
 	for _, id := range ids {
 		if _, ok := left[id]; !ok {
 			missing = append(missing, id)
@@ -203,15 +232,15 @@ func (r *Repo) compareIndexes(ids []ID) (missing []ID, gone bool) {
 }
 
 // addPack makes a stored pack's blobs known before its index is written.
-func (r *Repo) addPack(pack ID, blobs []packedBlob) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.index.add(pack, blobs)
+func (c *catalog) addPack(pack ID, blobs []packedBlob) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index.add(pack, blobs)
 }
 
 // addIndex notes that an index object holds what addPack has made known.
-func (r *Repo) addIndex(id ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.index.files[id] = struct{}{}
+func (c *catalog) addIndex(id ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index.files[id] = struct{}{}
 }

@@ -19,17 +19,17 @@ const (
 
 // LoadBlob reads a blob and checks that it is what its id says. Errors: ErrNotFound, ErrDamaged.
 func (r *Repo) LoadBlob(ctx context.Context, t BlobType, id ID) ([]byte, error) {
-	pack, at, err := r.locate(ctx, t, id)
+	pack, at, err := r.catalog.locate(ctx, t, id)
 	if err != nil {
 		return nil, err
 	}
 	object, err := r.store.Get(ctx, packName(pack), blob.Range{Offset: int64(at.Offset), Length: int64(at.Length)})
 	if errors.Is(err, blob.ErrNotFound) {
 		// Its pack was rewritten since the index was read.
-		if err := r.refresh(ctx); err != nil {
+		if err := r.catalog.refresh(ctx); err != nil {
 			return nil, err
 		}
-		if pack, at, err = r.locate(ctx, t, id); err == nil {
+		if pack, at, err = r.catalog.locate(ctx, t, id); err == nil {
 			object, err = r.store.Get(ctx, packName(pack), blob.Range{Offset: int64(at.Offset), Length: int64(at.Length)})
 		}
 		if err != nil {
@@ -67,7 +67,7 @@ type located struct {
 func (r *Repo) locateAll(ctx context.Context, t BlobType, ids []ID) ([]located, error) {
 	found := make([]located, len(ids))
 	for i, id := range ids {
-		pack, at, err := r.locate(ctx, t, id)
+		pack, at, err := r.catalog.locate(ctx, t, id)
 		if err != nil {
 			return nil, err
 		}

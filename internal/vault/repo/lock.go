@@ -51,8 +51,8 @@ type sharedLock struct {
 }
 
 // lockShared writes a lock and keeps it fresh until unlock. Error: *LockedError.
-func (r *Repo) lockShared(ctx context.Context) (*sharedLock, error) {
-	if err := r.checkLocks(ctx); err != nil {
+func lockShared(ctx context.Context, r *Repo) (*sharedLock, error) {
+	if err := checkLocks(ctx, r); err != nil {
 		return nil, err
 	}
 	l := &sharedLock{repo: r, stop: make(chan struct{})}
@@ -60,7 +60,7 @@ func (r *Repo) lockShared(ctx context.Context) (*sharedLock, error) {
 		return nil, fmt.Errorf("lock repository: %w", err)
 	}
 	// Whoever locks exclusively writes first and looks then, as we do: one of the two sees the other.
-	if err := r.checkLocks(ctx); err != nil {
+	if err := checkLocks(ctx, r); err != nil {
 		return nil, errors.Join(err, r.store.Delete(ctx, l.name))
 	}
 	l.done.Go(func() { l.keepFresh(context.WithoutCancel(ctx)) })
@@ -111,7 +111,7 @@ func (l *sharedLock) unlock(ctx context.Context) error {
 }
 
 // checkLocks returns a *LockedError when somebody holds the repository exclusively.
-func (r *Repo) checkLocks(ctx context.Context) error {
+func checkLocks(ctx context.Context, r *Repo) error {
 	ids, err := r.listIDs(ctx, locksDir)
 	if err != nil {
 		return fmt.Errorf("look for locks: %w", err)
@@ -125,7 +125,7 @@ func (r *Repo) checkLocks(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("look for locks: %w", err)
 		}
-		if f.Exclusive && !r.stale(f) {
+		if f.Exclusive && !f.stale(r.now()) {
 			return &LockedError{Hostname: f.Hostname, Username: f.Username, PID: f.PID, Since: f.Time}
 		}
 	}
@@ -133,8 +133,8 @@ func (r *Repo) checkLocks(ctx context.Context) error {
 }
 
 // stale follows the format: older than 30 minutes, or of a process of this machine that is no more.
-func (r *Repo) stale(f lockFile) bool {
-	if r.now().Sub(f.Time) > lockStale {
+func (f lockFile) stale(now time.Time) bool {
+	if now.Sub(f.Time) > lockStale {
 		return true
 	}
 	if hostname, _ := origin(); hostname != f.Hostname {

@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/user"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -52,16 +51,13 @@ const (
 
 // Repo is an open repository. Its methods may be called at the same time.
 type Repo struct {
-	store  blob.Store
-	master *key
-	config config
-	zenc   *zstd.Encoder
-	zdec   *zstd.Decoder
-	now    func() time.Time
-
-	mu    sync.RWMutex // guards index
-	index *index
-	load  sync.Mutex // lets one goroutine at a time read indexes from the store
+	store   blob.Store
+	master  *key
+	config  config
+	zenc    *zstd.Encoder
+	zdec    *zstd.Decoder
+	now     func() time.Time
+	catalog *catalog
 }
 
 // Init makes a repository in an empty store and opens it.
@@ -139,7 +135,9 @@ func newRepo(store blob.Store, master *key, c config) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Repo{store: store, master: master, config: c, zenc: enc, zdec: dec, now: time.Now}, nil
+	r := &Repo{store: store, master: master, config: c, zenc: enc, zdec: dec, now: time.Now}
+	r.catalog = &catalog{repo: r}
+	return r, nil
 }
 
 // ID identifies the repository, wherever it is copied to.

@@ -68,12 +68,12 @@ func (r *Repo) NewSaver(ctx context.Context) (*Saver, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := r.lockShared(ctx)
+	lock, err := lockShared(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	// Only under the lock is it certain that what the index names stays there.
-	if err := r.refresh(ctx); err != nil {
+	if err := r.catalog.refresh(ctx); err != nil {
 		return nil, errors.Join(err, lock.unlock(ctx))
 	}
 	s := &Saver{
@@ -222,7 +222,7 @@ func (s *Saver) claim(t BlobType, id ID, size int) (bool, error) {
 	if _, ok := s.pending[h]; ok {
 		return false, nil
 	}
-	if _, _, ok := s.repo.lookup(t, id); ok {
+	if _, _, ok := s.repo.catalog.lookup(t, id); ok {
 		return false, nil
 	}
 	s.pending[h] = struct{}{}
@@ -244,7 +244,7 @@ func (s *Saver) storePack(ctx context.Context, pack *packFile) error {
 	if err != nil {
 		err = fmt.Errorf("store pack: %w", err)
 	} else {
-		s.repo.addPack(id, pack.blobs)
+		s.repo.catalog.addPack(id, pack.blobs)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,7 +283,7 @@ func (s *Saver) storeIndex(ctx context.Context) error {
 		return s.fail(fmt.Errorf("store index: %w", err))
 	}
 	s.stats.StoredBytes += size
-	s.repo.addIndex(id)
+	s.repo.catalog.addIndex(id)
 	s.stored, s.waiting = map[ID][]packedBlob{}, 0
 	return nil
 }

@@ -38,7 +38,7 @@ func (s *Saver) SaveSnapshot(ctx context.Context, snap Snapshot) (ID, error) {
 	if err := s.Flush(ctx); err != nil {
 		return ID{}, err
 	}
-	if _, _, err := s.repo.locate(ctx, TreeBlob, snap.Tree); err != nil {
+	if _, _, err := s.repo.catalog.locate(ctx, TreeBlob, snap.Tree); err != nil {
 		return ID{}, fmt.Errorf("save snapshot: %w", err)
 	}
 	hostname, username := origin()
