@@ -78,6 +78,7 @@ type demo struct {
 	load    *load
 	events  []report.Event
 	killed  time.Time
+	gone    <-chan error // how the kill ended
 }
 
 func runDemo(ctx context.Context, g *global, o demoOptions) (err error) {
@@ -197,21 +198,25 @@ func (d *demo) protect(ctx context.Context) error {
 	return sleep(ctx, demoTick)
 }
 
-// lose kills the site and waits until the outside probe says so.
+// lose kills the site and waits until the outside probe says so, as somebody would who knows of nothing.
 func (d *demo) lose(ctx context.Context) error {
 	d.killed = time.Now()
 	d.note(d.from.Name+" killed", d.killed)
-	if _, err := d.s.run(ctx, "lifeboat-lab", "kill", d.from.Name, "--dir", d.labDir()); err != nil {
-		return err
-	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := d.s.run(ctx, "lifeboat-lab", "kill", d.from.Name, "--dir", d.labDir())
+		ended <- err
+	}()
 	s, err := d.watcher.await(ctx, 10*time.Second, "the outside probe to notice the loss", d.from.Name, func(s seen) bool {
 		return !s.Failing.IsZero() && time.Since(s.Failing) > demoPatience
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, <-ended)
 	}
 	d.note("first probe failed", s.Failing)
 	d.g.say("the outside probe fails since %s: taking %s for lost", s.Failing.Format("15:04:05.000"), d.from.Name)
+	// The kill goes on to show that nothing of the site is left; the failover need not wait for that.
+	d.gone = ended
 	return nil
 }
 
@@ -224,6 +229,9 @@ func (d *demo) recover(ctx context.Context) (*failoverResult, error) {
 	}
 	s, err := d.watcher.await(ctx, 2*demoTTL+10*time.Second, "the shop to answer from "+d.to.Name, d.to.Name, func(s seen) bool { return !s.FirstOK.IsZero() })
 	if err != nil {
+		return nil, err
+	}
+	if err := <-d.gone; err != nil {
 		return nil, err
 	}
 	d.note("first answer from "+d.to.Name, s.FirstOK)

@@ -1,0 +1,172 @@
+// Command bench measures what a site costs to start and to keep, and what Lifeboat itself adds to a
+// recovery, and holds each figure against its bound. It runs the built programs in bin/.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The bounds.
+const (
+	boundReady    = 15.0   // seconds from nothing to two sites that are ready, warm
+	boundPSS      = 1536.0 // MiB that two idle sites and what stands around them hold
+	boundIdle     = 0.15   // of one core that they use when idle
+	boundOverhead = 3.0    // seconds that Lifeboat adds to the achieved RTO of the demo
+)
+
+func main() {
+	bin := flag.String("bin", "bin", "directory of the built programs")
+	settle := flag.Duration("settle", 20*time.Second, "time between ready and the measurement of idling")
+	idle := flag.Duration("idle", 30*time.Second, "how long idling is measured")
+	runs := flag.Int("runs", 3, "how often the demo is shown; the middle result counts")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	b := &bench{bin: *bin}
+	if err := b.all(ctx, *settle, *idle, *runs); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if b.short > 0 {
+		fmt.Fprintf(os.Stderr, "bench: %d figures are short of their bounds\n", b.short)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	bin   string
+	short int
+}
+
+func (b *bench) all(ctx context.Context, settle, idle time.Duration, runs int) error {
+	fmt.Printf("input cores %d\ninput memory %s\ninput settle %s idle %s demo-runs %d\n", runtime.NumCPU(), memory(), settle, idle, runs)
+	dir, err := os.MkdirTemp("", "lifeboat-bench-")
+	if err != nil {
+		return fmt.Errorf("make a directory: %w", err)
+	}
+	return errors.Join(b.lab(ctx, filepath.Join(dir, "lab"), settle, idle), b.demo(ctx, runs), os.RemoveAll(dir))
+}
+
+// lab measures two sites of processes.
+func (b *bench) lab(ctx context.Context, dir string, settle, idle time.Duration) (err error) {
+	// The first start reads the programs from disk; the second one is what "warm" means.
+	if _, err := b.run(ctx, "lifeboat-lab", "up", "--dir", dir); err != nil {
+		return err
+	}
+	if _, err := b.run(ctx, "lifeboat-lab", "down", "--dir", dir); err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := b.run(ctx, "lifeboat-lab", "up", "--dir", dir); err != nil {
+		return err
+	}
+	b.figure("two-sites-ready-seconds", time.Since(began).Seconds(), boundReady)
+	defer func() {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // also after Ctrl-C
+		defer cancel()
+		_, derr := b.run(bounded, "lifeboat-lab", "down", "--dir", dir)
+		err = errors.Join(err, derr)
+	}()
+	select {
+	case <-time.After(settle):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	out, err := b.run(ctx, "lifeboat-lab", "measure", "--dir", dir, "--for", idle.String(), "-o", "json")
+	if err != nil {
+		return err
+	}
+	var parts []struct {
+		Site     string  `json:"site"`
+		PSSBytes float64 `json:"pssBytes"`
+		Cores    float64 `json:"cores"`
+	}
+	if err := json.Unmarshal(out, &parts); err != nil {
+		return fmt.Errorf("read the measurement: %w", err)
+	}
+	var pss, cores float64
+	for _, p := range parts {
+		pss, cores = pss+p.PSSBytes, cores+p.Cores
+	}
+	b.figure("two-sites-idle-pss-mib", pss/(1<<20), boundPSS)
+	b.figure("two-sites-idle-cores", cores, boundIdle)
+	return nil
+}
+
+// demo measures what Lifeboat adds to a recovery.
+func (b *bench) demo(ctx context.Context, runs int) error {
+	var all []float64
+	for range runs {
+		out, err := b.run(ctx, "lifeboat", "demo", "-o", "json", "--report", os.DevNull)
+		if err != nil {
+			return err
+		}
+		var f struct {
+			RTO      float64 `json:"achievedRTOSeconds"`
+			RPO      float64 `json:"achievedRPOSeconds"`
+			TTL      float64 `json:"ttlSeconds"`
+			Start    float64 `json:"applicationStartSeconds"`
+			Overhead float64 `json:"overheadSeconds"`
+			Verified bool    `json:"verified"`
+		}
+		if err := json.Unmarshal(out, &f); err != nil {
+			return fmt.Errorf("read the demo's result: %w", err)
+		}
+		if !f.Verified {
+			return errors.New("a demo was not verified")
+		}
+		fmt.Printf("demo rto %.2f rpo %.2f ttl %.2f application-start %.2f overhead %.2f\n", f.RTO, f.RPO, f.TTL, f.Start, f.Overhead)
+		all = append(all, f.Overhead)
+	}
+	b.figure("demo-overhead-seconds", median(all), boundOverhead)
+	return nil
+}
+
+func (b *bench) figure(name string, value, bound float64) {
+	verdict := "ok"
+	if value > bound {
+		verdict = "short"
+		b.short++
+	}
+	fmt.Printf("figure %s %.3g %g %s\n", name, value, bound, verdict)
+}
+
+func (b *bench) run(ctx context.Context, program string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, program), args...)
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = time.Minute
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, problems.String())
+	}
+	return out, nil
+}
+
+func memory() string {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.Join(strings.Fields(line)[1:], " ")
+}
+
+func median(v []float64) float64 {
+	sorted := slices.Sorted(slices.Values(v))
+	return sorted[len(sorted)/2]
+}
