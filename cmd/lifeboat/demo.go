@@ -23,10 +23,10 @@ const (
 	demoTTL         = 5 * time.Second
 	demoRTO         = time.Minute
 	demoRPO         = 30 * time.Second
-	demoProbeEvery  = 100 * time.Millisecond
+	demoProbeEvery  = 50 * time.Millisecond
 	demoTick        = 4 * time.Second // between backups, and from the last one to the loss
 	// demoPatience is how long the outside probe has to fail before the site is taken for lost.
-	demoPatience = 300 * time.Millisecond
+	demoPatience = 200 * time.Millisecond
 )
 
 type demoOptions struct {

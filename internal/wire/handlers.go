@@ -50,17 +50,18 @@ func params[P dr.Params](sc run.StepContext) (P, error) {
 
 // handlers are what this version can do, by kind of step.
 func (o *Operation) handlers(claim claimer) map[dr.StepKind]run.Handler {
+	protect, bring, cut := protection{o}, recovery{o, claim}, cutover{o}
 	return map[dr.StepKind]run.Handler{
-		dr.KindFenceSite:     handler[dr.FenceSite]{apply: o.fence},
-		dr.KindClaim:         handler[dr.Claim]{observe: o.claimed, apply: o.claim(claim)},
-		dr.KindCapture:       handler[dr.Capture]{apply: o.capture},
-		dr.KindProtectData:   handler[dr.ProtectData]{apply: o.protectData},
-		dr.KindSealPoint:     handler[dr.SealPoint]{observe: o.sealed, apply: o.seal},
-		dr.KindRestoreState:  handler[dr.RestoreState]{apply: o.restoreState},
-		dr.KindRestoreData:   handler[dr.RestoreData]{observe: o.dataRestored, apply: o.restoreData},
-		dr.KindAwaitReady:    handler[dr.AwaitReady]{apply: o.awaitReady},
-		dr.KindSwitchTraffic: handler[dr.SwitchTraffic]{observe: o.trafficSwitched, apply: o.switchTraffic},
-		dr.KindProbe:         handler[dr.ProbeFromOutside]{apply: o.probe},
+		dr.KindFenceSite:     handler[dr.FenceSite]{apply: bring.fence},
+		dr.KindClaim:         handler[dr.Claim]{observe: bring.claimed, apply: bring.claim},
+		dr.KindCapture:       handler[dr.Capture]{apply: protect.capture},
+		dr.KindProtectData:   handler[dr.ProtectData]{apply: protect.protectData},
+		dr.KindSealPoint:     handler[dr.SealPoint]{observe: protect.sealed, apply: protect.seal},
+		dr.KindRestoreState:  handler[dr.RestoreState]{apply: bring.restoreState},
+		dr.KindRestoreData:   handler[dr.RestoreData]{observe: bring.dataRestored, apply: bring.restoreData},
+		dr.KindAwaitReady:    handler[dr.AwaitReady]{apply: bring.awaitReady},
+		dr.KindSwitchTraffic: handler[dr.SwitchTraffic]{observe: cut.trafficSwitched, apply: cut.switchTraffic},
+		dr.KindProbe:         handler[dr.ProbeFromOutside]{apply: cut.probe},
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 	"lifeboat.dev/lifeboat/internal/vault/repo"
 )
 
+// protection holds the handlers of the steps that protect an application.
+type protection struct{ *Operation }
+
 // documents collects a checkpoint; capture calls Put from many goroutines.
 type documents struct {
 	mu   sync.Mutex
@@ -29,7 +32,7 @@ func (d *documents) Put(_ context.Context, path string, doc []byte) error {
 	return nil
 }
 
-func (o *Operation) capture(ctx context.Context, sc run.StepContext, p dr.Capture) (run.Result, error) {
+func (o protection) capture(ctx context.Context, sc run.StepContext, p dr.Capture) (run.Result, error) {
 	client, err := o.connect(ctx, p.Site)
 	if err != nil {
 		return run.Result{}, err
@@ -48,11 +51,11 @@ func (o *Operation) capture(ctx context.Context, sc run.StepContext, p dr.Captur
 }
 
 // tags mark a snapshot for those who look at the repository with restic.
-func (o *Operation) tags(point, part string) []string {
+func (o protection) tags(point, part string) []string {
 	return []string{"application=" + o.app.Name, "point=" + point, "part=" + part}
 }
 
-func (o *Operation) protectData(ctx context.Context, sc run.StepContext, p dr.ProtectData) (run.Result, error) {
+func (o protection) protectData(ctx context.Context, sc run.StepContext, p dr.ProtectData) (run.Result, error) {
 	ds, err := o.datastoreOf(p.Datastore)
 	if err != nil {
 		return run.Result{}, err
@@ -71,7 +74,7 @@ func (o *Operation) protectData(ctx context.Context, sc run.StepContext, p dr.Pr
 }
 
 // sealed looks for a point that an earlier process of this run sealed: a point has its run's id.
-func (o *Operation) sealed(ctx context.Context, sc run.StepContext, _ dr.SealPoint) (*run.Result, error) {
+func (o protection) sealed(ctx context.Context, sc run.StepContext, _ dr.SealPoint) (*run.Result, error) {
 	p, err := o.vault.Point(ctx, o.app.Name, sc.Run)
 	if errors.Is(err, dr.ErrNotFound) {
 		return nil, nil
@@ -82,7 +85,7 @@ func (o *Operation) sealed(ctx context.Context, sc run.StepContext, _ dr.SealPoi
 	return &run.Result{Outcome: dr.OutcomeDone, Output: dr.PointOutput{Point: p}}, nil
 }
 
-func (o *Operation) seal(ctx context.Context, sc run.StepContext, p dr.SealPoint) (run.Result, error) {
+func (o protection) seal(ctx context.Context, sc run.StepContext, p dr.SealPoint) (run.Result, error) {
 	own, _, err := o.vault.Ownership(ctx, o.app.Name)
 	if err != nil {
 		return run.Result{}, fmt.Errorf("read who owns %s: %w", o.app.Name, err)
@@ -102,7 +105,7 @@ func (o *Operation) seal(ctx context.Context, sc run.StepContext, p dr.SealPoint
 }
 
 // assemble makes the recovery point of what the run's steps left.
-func (o *Operation) assemble(sc run.StepContext, site string) (dr.RecoveryPoint, error) {
+func (o protection) assemble(sc run.StepContext, site string) (dr.RecoveryPoint, error) {
 	point := dr.RecoveryPoint{ID: sc.Run, Application: o.app.Name, Site: site, Epoch: sc.Epoch, Finished: time.Now().UTC()}
 	for _, s := range sc.Plan.Steps {
 		switch s.Params.(type) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -21,13 +20,16 @@ type claimer interface {
 	Claim(ctx context.Context, site, run, breakGlass string) (epoch uint64, err error)
 }
 
+// recovery holds the handlers of the steps that bring an application back at a site.
+type recovery struct {
+	*Operation
+	claimer claimer // nil in a run that makes no claims
+}
+
 // lostDeadline bounds the try to reach a site that is said to be lost.
 const lostDeadline = 2 * time.Second
 
-// probeEvery paces the tries of a probe step.
-const probeEvery = 100 * time.Millisecond
-
-func (o *Operation) fence(ctx context.Context, sc run.StepContext, p dr.FenceSite) (run.Result, error) {
+func (o recovery) fence(ctx context.Context, sc run.StepContext, p dr.FenceSite) (run.Result, error) {
 	// Glass is broken where the site is known to be lost: it gets one more chance, a short one.
 	within := connectDeadline
 	if p.BreakGlass != "" {
@@ -51,7 +53,7 @@ func (o *Operation) fence(ctx context.Context, sc run.StepContext, p dr.FenceSit
 }
 
 // claimed says whether an earlier process of this run made the claim.
-func (o *Operation) claimed(ctx context.Context, sc run.StepContext, p dr.Claim) (*run.Result, error) {
+func (o recovery) claimed(ctx context.Context, sc run.StepContext, p dr.Claim) (*run.Result, error) {
 	own, _, err := o.vault.Ownership(ctx, o.app.Name)
 	if err != nil && !errors.Is(err, dr.ErrNotFound) {
 		return nil, fmt.Errorf("read who owns %s: %w", o.app.Name, err)
@@ -62,21 +64,19 @@ func (o *Operation) claimed(ctx context.Context, sc run.StepContext, p dr.Claim)
 	return nil, nil
 }
 
-func (o *Operation) claim(c claimer) func(context.Context, run.StepContext, dr.Claim) (run.Result, error) {
-	return func(ctx context.Context, sc run.StepContext, p dr.Claim) (run.Result, error) {
-		if c == nil {
-			return run.Result{}, fmt.Errorf("a %s run makes no claims", sc.Plan.Goal)
-		}
-		epoch, err := c.Claim(ctx, p.Site, sc.Run, sc.Plan.BreakGlass)
-		if err != nil {
-			return run.Result{}, err
-		}
-		return done(dr.ClaimOutput{Epoch: epoch})
+func (o recovery) claim(ctx context.Context, sc run.StepContext, p dr.Claim) (run.Result, error) {
+	if o.claimer == nil {
+		return run.Result{}, fmt.Errorf("a %s run makes no claims", sc.Plan.Goal)
 	}
+	epoch, err := o.claimer.Claim(ctx, p.Site, sc.Run, sc.Plan.BreakGlass)
+	if err != nil {
+		return run.Result{}, err
+	}
+	return done(dr.ClaimOutput{Epoch: epoch})
 }
 
 // stateOf loads a recovery point's objects, ready to be put back at a site.
-func (o *Operation) stateOf(ctx context.Context, point, site string) (*restore.Set, restore.Options, error) {
+func (o recovery) stateOf(ctx context.Context, point, site string) (*restore.Set, restore.Options, error) {
 	p, err := o.point(ctx, point)
 	if err != nil {
 		return nil, restore.Options{}, err
@@ -96,7 +96,7 @@ func (o *Operation) stateOf(ctx context.Context, point, site string) (*restore.S
 	return set, restore.Options{Application: o.app.Name, Point: p.ID, From: *from, To: *to}, nil
 }
 
-func (o *Operation) restoreState(ctx context.Context, sc run.StepContext, p dr.RestoreState) (run.Result, error) {
+func (o recovery) restoreState(ctx context.Context, sc run.StepContext, p dr.RestoreState) (run.Result, error) {
 	client, err := o.connect(ctx, p.Site)
 	if err != nil {
 		return run.Result{}, err
@@ -113,7 +113,7 @@ func (o *Operation) restoreState(ctx context.Context, sc run.StepContext, p dr.R
 	return done(out)
 }
 
-func (o *Operation) restoreRequest(ctx context.Context, p dr.RestoreData) (driver.Datastore, driver.RestoreRequest, error) {
+func (o recovery) restoreRequest(ctx context.Context, p dr.RestoreData) (driver.Datastore, driver.RestoreRequest, error) {
 	ds, err := o.datastoreOf(p.Datastore)
 	if err != nil {
 		return nil, driver.RestoreRequest{}, err
@@ -130,7 +130,7 @@ func (o *Operation) restoreRequest(ctx context.Context, p dr.RestoreData) (drive
 	return d, driver.RestoreRequest{Application: o.app.Name, Point: p.Point, Datastore: ds, Data: point.Data[i]}, err
 }
 
-func (o *Operation) dataRestored(ctx context.Context, _ run.StepContext, p dr.RestoreData) (*run.Result, error) {
+func (o recovery) dataRestored(ctx context.Context, _ run.StepContext, p dr.RestoreData) (*run.Result, error) {
 	d, req, err := o.restoreRequest(ctx, p)
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (o *Operation) dataRestored(ctx context.Context, _ run.StepContext, p dr.Re
 	return &run.Result{Outcome: dr.OutcomeDone, Reason: "was restored already", Output: *out}, nil
 }
 
-func (o *Operation) restoreData(ctx context.Context, sc run.StepContext, p dr.RestoreData) (run.Result, error) {
+func (o recovery) restoreData(ctx context.Context, sc run.StepContext, p dr.RestoreData) (run.Result, error) {
 	d, req, err := o.restoreRequest(ctx, p)
 	if err != nil {
 		return run.Result{}, err
@@ -159,7 +159,7 @@ func (o *Operation) restoreData(ctx context.Context, sc run.StepContext, p dr.Re
 	return done(out)
 }
 
-func (o *Operation) awaitReady(ctx context.Context, sc run.StepContext, p dr.AwaitReady) (run.Result, error) {
+func (o recovery) awaitReady(ctx context.Context, sc run.StepContext, p dr.AwaitReady) (run.Result, error) {
 	client, err := o.connect(ctx, p.Site)
 	if err != nil {
 		return run.Result{}, err
@@ -177,90 +177,4 @@ func (o *Operation) awaitReady(ctx context.Context, sc run.StepContext, p dr.Awa
 			len(out.Problems), p.Point, strings.Join(out.Problems, "; "))
 	}
 	return done(out)
-}
-
-// record is what a host of the application shall answer when it is served from a site.
-func (o *Operation) record(p dr.SwitchTraffic) (dr.TrafficRef, driver.Record, error) {
-	i := slices.IndexFunc(o.app.Traffic, func(t dr.TrafficRef) bool { return t.Host == p.Host })
-	if i < 0 {
-		return dr.TrafficRef{}, driver.Record{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Declare it in the fleet file.", "application %s has no host %s", o.app.Name, p.Host)
-	}
-	site, ok := o.fleet.Site(p.Site)
-	if !ok || net.ParseIP(site.Ingress.Address) == nil {
-		return dr.TrafficRef{}, driver.Record{}, dr.Errorf(dr.ClassUsage, nil, "Add ingress: {address: …} to it in the fleet file.", "site %s does not say where its router answers", p.Site)
-	}
-	t := o.app.Traffic[i]
-	rec := driver.Record{Addresses: []string{site.Ingress.Address}}
-	if t.DNS != nil {
-		rec.TTL = t.DNS.TTL
-	}
-	return t, rec, nil
-}
-
-func (o *Operation) trafficSwitched(ctx context.Context, _ run.StepContext, p dr.SwitchTraffic) (*run.Result, error) {
-	t, want, err := o.record(p)
-	if err != nil {
-		return nil, err
-	}
-	d, err := o.traffic(t)
-	if err != nil {
-		return nil, err
-	}
-	is, err := d.Inspect(ctx, p.Host)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Equal(is.Addresses, want.Addresses) {
-		return nil, nil
-	}
-	return &run.Result{Outcome: dr.OutcomeDone, Reason: "was switched already", Output: dr.TrafficOutput{Host: p.Host, After: is.Addresses, TTL: is.TTL, Changed: time.Now().UTC()}}, nil
-}
-
-func (o *Operation) switchTraffic(ctx context.Context, _ run.StepContext, p dr.SwitchTraffic) (run.Result, error) {
-	t, to, err := o.record(p)
-	if err != nil {
-		return run.Result{}, err
-	}
-	d, err := o.traffic(t)
-	if err != nil {
-		return run.Result{}, err
-	}
-	from, err := d.Inspect(ctx, p.Host)
-	if err != nil {
-		return run.Result{}, err
-	}
-	out, err := d.Switch(ctx, p.Host, from, to)
-	if err != nil {
-		return run.Result{}, err
-	}
-	return done(out)
-}
-
-// probe asks until a good answer comes from the right site; the step's deadline bounds it.
-func (o *Operation) probe(ctx context.Context, sc run.StepContext, p dr.ProbeFromOutside) (run.Result, error) {
-	i := slices.IndexFunc(o.app.Probes, func(q dr.Probe) bool { return q.Name == p.Probe })
-	if i < 0 {
-		return run.Result{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Declare it in the fleet file.", "application %s has no probe %s", o.app.Name, p.Probe)
-	}
-	prober := Prober()
-	tick := time.NewTicker(probeEvery)
-	defer tick.Stop()
-	for try := 1; ; try++ {
-		r := prober.Probe(ctx, o.app.Probes[i])
-		if r.Err == nil && (r.Site == "" || r.Site == p.Site) {
-			return done(dr.ProbeOutput{Tries: try, FirstOK: r.Time.UTC(), Site: r.Site})
-		}
-		last := fmt.Sprintf("site %s still answers", r.Site)
-		if r.Err != nil {
-			last = r.Err.Error()
-		}
-		if try%20 == 0 {
-			sc.Progress("no answer from " + p.Site + " yet: " + last)
-		}
-		select {
-		case <-ctx.Done():
-			return run.Result{}, fmt.Errorf("wait for probe %s to be answered by %s (last: %s): %w", p.Probe, p.Site, last, context.Cause(ctx))
-		case <-tick.C:
-		}
-	}
 }
