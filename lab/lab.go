@@ -153,15 +153,15 @@ func (l *Lab) Status(ctx context.Context) (*State, error) {
 		if s.State != state.Running {
 			continue
 		}
-		if why := l.notReady(ctx, st, s.Name); why != "" {
+		if why := notReady(ctx, l.dir, st, s.Name); why != "" {
 			st.Notes = append(st.Notes, fmt.Sprintf("Site %s runs but is not ready: %s.", s.Name, why))
 		}
 	}
 	return st, nil
 }
 
-func (l *Lab) notReady(ctx context.Context, st *State, name string) string {
-	status, err := agent.ReadSiteStatus(l.dir.Site(name))
+func notReady(ctx context.Context, dir layout.Dir, st *State, name string) string {
+	status, err := agent.ReadSiteStatus(dir.Site(name))
 	switch {
 	case err != nil:
 		return err.Error()

@@ -52,7 +52,7 @@ func (l *Lab) Sample(ctx context.Context, name, host string, ttl time.Duration, 
 	ctx, cancel := context.WithTimeoutCause(ctx, sampleWithin, fmt.Errorf("the sample was not ready within %s", sampleWithin))
 	defer cancel()
 	progress("installing the sample application on " + name)
-	if err := l.apply(ctx, st, s, yaml); err != nil {
+	if err := apply(ctx, st, s, yaml); err != nil {
 		return err
 	}
 	if err := setRecord(ctx, st, host, s.IngressAddress, ttl); err != nil {
@@ -65,7 +65,7 @@ func (l *Lab) Sample(ctx context.Context, name, host string, ttl time.Duration, 
 
 // apply applies manifests, again while custom resources precede their definitions' being served, and
 // then their status, which only its subresource takes.
-func (l *Lab) apply(ctx context.Context, st *State, s *Site, yaml []byte) error {
+func apply(ctx context.Context, st *State, s *Site, yaml []byte) error {
 	for {
 		_, err := kubectl(ctx, st, s, yaml, "apply", "--server-side", "-f", "-")
 		if err == nil {

@@ -73,14 +73,7 @@ func (e *executor) pipes(ctx context.Context, argv []string, in io.Reader, out, 
 		}
 		theirs = append(theirs, w)
 		*s.set = w
-		copies = append(copies, func() {
-			outputs.Go(func() {
-				if _, err := io.CopyBuffer(onlyWriter{s.to}, r, make([]byte, 64<<10)); err != nil {
-					kill() // nobody listens any more
-				}
-				_ = r.Close() // only read
-			})
-		})
+		copies = append(copies, func() { outputs.Go(func() { drain(s.to, r, func() { kill() }) }) })
 		defer func() { _ = r.Close() }() // only read; here for when the start fails
 	}
 	if in != nil {
@@ -112,6 +105,14 @@ func (e *executor) pipes(ctx context.Context, argv []string, in io.Reader, out, 
 	// What the command started may still hold its output; that goes with the container, as with any runtime.
 	outputs.Wait()
 	return err
+}
+
+// drain copies what a command says until it has ended; when nobody listens any more, the command is ended.
+func drain(to io.Writer, r *os.File, kill func()) {
+	if _, err := io.CopyBuffer(onlyWriter{to}, r, make([]byte, 64<<10)); err != nil {
+		kill()
+	}
+	_ = r.Close() // only read
 }
 
 // onlyWriter hides ReadFrom, which for a pipe would bypass our buffer with a smaller one.
