@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -51,15 +52,9 @@ func ExitStatus(err error) (status int, ended bool) {
 	if err == nil {
 		return 0, true
 	}
-	for e := err; e != nil; {
-		if x, ok := e.(utilexec.ExitError); ok && x.Exited() {
-			return x.ExitStatus(), true
-		}
-		u, ok := e.(interface{ Unwrap() error })
-		if !ok {
-			return 0, false
-		}
-		e = u.Unwrap()
+	var x utilexec.ExitError
+	if errors.As(err, &x) && x.Exited() {
+		return x.ExitStatus(), true
 	}
 	return 0, false
 }
