@@ -47,7 +47,7 @@ func explicitFields(raw *metav1.FieldsV1, found map[string]bool) {
 	var tree struct {
 		Spec map[string]json.RawMessage `json:"f:spec"`
 	}
-	if json.Unmarshal(raw.Raw, &tree) != nil {
+	if json.Unmarshal(raw.GetRawBytes(), &tree) != nil {
 		return // not ours to judge: nothing counts as asked for
 	}
 	for _, field := range []string{"clusterIP", "healthCheckNodePort", "ipFamilies", "loadBalancerIP"} {

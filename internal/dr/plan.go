@@ -126,15 +126,33 @@ const (
 )
 
 // Kind implements Params.
-func (FenceSite) Kind() StepKind        { return KindFenceSite }
-func (Claim) Kind() StepKind            { return KindClaim }
-func (Capture) Kind() StepKind          { return KindCapture }
-func (ProtectData) Kind() StepKind      { return KindProtectData }
-func (SealPoint) Kind() StepKind        { return KindSealPoint }
-func (RestoreState) Kind() StepKind     { return KindRestoreState }
-func (RestoreData) Kind() StepKind      { return KindRestoreData }
-func (AwaitReady) Kind() StepKind       { return KindAwaitReady }
-func (SwitchTraffic) Kind() StepKind    { return KindSwitchTraffic }
+func (FenceSite) Kind() StepKind { return KindFenceSite }
+
+// Kind implements Params.
+func (Claim) Kind() StepKind { return KindClaim }
+
+// Kind implements Params.
+func (Capture) Kind() StepKind { return KindCapture }
+
+// Kind implements Params.
+func (ProtectData) Kind() StepKind { return KindProtectData }
+
+// Kind implements Params.
+func (SealPoint) Kind() StepKind { return KindSealPoint }
+
+// Kind implements Params.
+func (RestoreState) Kind() StepKind { return KindRestoreState }
+
+// Kind implements Params.
+func (RestoreData) Kind() StepKind { return KindRestoreData }
+
+// Kind implements Params.
+func (AwaitReady) Kind() StepKind { return KindAwaitReady }
+
+// Kind implements Params.
+func (SwitchTraffic) Kind() StepKind { return KindSwitchTraffic }
+
+// Kind implements Params.
 func (ProbeFromOutside) Kind() StepKind { return KindProbe }
 
 // decoders reads the parameters of each known kind; an unknown kind fails closed.

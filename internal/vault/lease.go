@@ -180,7 +180,7 @@ func (l *Lease) keep(ctx context.Context) {
 		case <-tick.C:
 		}
 		if l.expired() {
-			l.lose(fmt.Errorf("%w: it could not be renewed for %v", dr.ErrLeaseLost, l.term()))
+			_ = l.lose(fmt.Errorf("%w: it could not be renewed for %v", dr.ErrLeaseLost, l.term()))
 			return
 		}
 		if l.Err() != nil {
