@@ -12,15 +12,12 @@ import (
 func TestWrongInputIsRefusedBeforeAnythingChanges(t *testing.T) {
 	needE2E(t)
 	s := raise(t, "processes")
-	good, err := os.ReadFile(s.fleet)
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := read(t, s.fleet)
 	to := s.lab.Sites[1].Name
 	edit := func(old, now string) func(*testing.T) []string {
 		return func(t *testing.T) []string {
-			text := strings.Replace(string(good), old, now, 1)
-			if text == string(good) {
+			text := strings.Replace(good, old, now, 1)
+			if text == good {
 				t.Fatalf("the fleet file has no %q:\n%s", old, good)
 			}
 			return []string{"--fleet", write(t, s.dir, "edited.yaml", text)}
@@ -38,15 +35,11 @@ func TestWrongInputIsRefusedBeforeAnythingChanges(t *testing.T) {
 		{"unknown field", edit("region:", "regoin:"), []string{"backup", "shop"}, 2, []string{"edited.yaml:", "regoin", "region"}},
 		{"missing site", edit("preferred: "+s.lab.Sites[0].Name, "preferred: nowhere"), []string{"backup", "shop"}, 2, []string{"edited.yaml:", "nowhere", to}},
 		{"duplicate name", func(t *testing.T) []string {
-			doc, _, _ := strings.Cut(string(good), "\n---")
-			return []string{"--fleet", write(t, s.dir, "edited.yaml", string(good)+"\n---\n"+doc+"\n")}
+			doc, _, _ := strings.Cut(good, "\n---")
+			return []string{"--fleet", write(t, s.dir, "edited.yaml", good+"\n---\n"+doc+"\n")}
 		}, []string{"backup", "shop"}, 2, []string{"edited.yaml:", "twice"}},
 		{"unreachable cluster", func(t *testing.T) []string {
-			kc, err := os.ReadFile(s.lab.Sites[0].Kubeconfig)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dead := write(t, s.dir, "dead.kubeconfig", strings.Replace(string(kc), ":6443", ":6999", 1))
+			dead := write(t, s.dir, "dead.kubeconfig", strings.Replace(read(t, s.lab.Sites[0].Kubeconfig), ":6443", ":6999", 1))
 			return edit(s.lab.Sites[0].Kubeconfig, dead)(t)
 		}, []string{"backup", "shop"}, 3, []string{s.lab.Sites[0].Name, "refused"}},
 		{"wrong vault key", edit(filepath.Join(s.dir, "vault.key"), wrongKey), []string{"backup", "shop"}, 4, []string{"wrong key", "other.key"}},
@@ -75,6 +68,15 @@ func TestWrongInputIsRefusedBeforeAnythingChanges(t *testing.T) {
 			}
 		})
 	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func write(t *testing.T, dir, name, text string) string {

@@ -65,6 +65,8 @@ type command struct {
 	bin  string // where the program lies; empty: where it was built
 	// watch sees each line of standard error; when it returns true the program is killed with SIGKILL.
 	watch func(line string) bool
+	// interrupt makes it SIGINT instead.
+	interrupt bool
 }
 
 // run ends with the program, or fails the test at the deadline.
@@ -82,7 +84,13 @@ func run(t *testing.T, within time.Duration, c command) result {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.cred}
 	var out bytes.Buffer
 	cmd.Stdout = &out
-	w := &watcher{watch: c.watch, kill: func() { _ = cmd.Process.Kill() }}
+	w := &watcher{watch: c.watch, kill: func() {
+		if c.interrupt {
+			_ = cmd.Process.Signal(os.Interrupt) // it may have ended by itself
+			return
+		}
+		_ = cmd.Process.Kill() // as above
+	}}
 	cmd.Stderr = w
 	cmd.WaitDelay = 10 * time.Second
 	err := cmd.Run()
