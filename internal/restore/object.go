@@ -212,7 +212,10 @@ func (t *attempt) unfence(ctx context.Context, want *unstructured.Unstructured, 
 
 // replace deletes an object and makes it anew, once it is gone.
 func (t *attempt) replace(ctx context.Context, want, live *unstructured.Unstructured) error {
-	uid, policy := live.GetUID(), metav1.DeletePropagationForeground
+	uid, policy := live.GetUID(), metav1.DeletePropagationBackground
+	if len(podParts(live)) > 0 {
+		policy = metav1.DeletePropagationForeground // two generations of pods would meet
+	}
 	err := t.api.Delete(ctx, live.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &policy})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting it to make it anew: %w", err)
