@@ -160,7 +160,7 @@ func rowOf(i int, m moment, start, end float64, from time.Time) chartRow {
 	// The text goes where there is more room beside the bar; only where there is none, onto it.
 	before, after := start, 100-end
 	switch {
-	case max(before, after) < 37:
+	case max(before, after) < 2.1*float64(len(r.Text)): // of a telephone's width, a letter takes some 2 %
 		r.TextX, r.Anchor = percentText((start+end)/2), "middle"
 	case after >= before:
 		r.TextX, r.Anchor, r.TextDX = percentText(end), "start", 9
