@@ -79,8 +79,6 @@ func sameFile(f *os.File, path string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(a, b)
 }
 
-func (l *lock) release() error { return l.f.Close() }
-
 // claimDir makes dir a lab's: it must be absent, empty, or a lab's already. It returns its canonical
 // spelling.
 func claimDir(dir string) (layout.Dir, error) {

@@ -121,4 +121,7 @@ type MoverReport struct {
 	Files       int
 	Beacon      dr.Beacon
 	Done        bool // restored: it had ended
+	// Warnings say, for people, what is not exactly as it was: owners that could not be given, entries
+	// that hold no data and were left out, files that vanished while they were being copied.
+	Warnings []string
 }

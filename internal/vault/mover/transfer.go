@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/driver"
@@ -28,9 +31,10 @@ func save(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, c
 	if err != nil {
 		return report, err
 	}
-	if len(result.Missing) > 0 {
-		return report, dr.Errorf(dr.ClassIncomplete, errors.New(some(result.Missing)), "Make these files readable for the mover, then back up again.",
-			"%d entries of the volume cannot be read", len(result.Missing))
+	unread, warnings := sift(result)
+	if len(unread) > 0 {
+		return report, dr.Errorf(dr.ClassIncomplete, errors.New(some(unread)), "Make these readable for the mover, then back up again.",
+			"%d entries of the volume cannot be read", len(unread))
 	}
 	snapshot := repo.Snapshot{Tree: result.Tree, Hostname: o.Host, Paths: []string{"/"}}
 	for _, label := range slices.Sorted(maps.Keys(o.Labels)) {
@@ -40,11 +44,31 @@ func save(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, c
 	if err != nil {
 		return report, err
 	}
-	return driver.MoverReport{Snapshot: id.String(), Bytes: result.Bytes, StoredBytes: saver.Stats().StoredBytes, Files: result.Files}, nil
+	return driver.MoverReport{Snapshot: id.String(), Bytes: result.Bytes, StoredBytes: saver.Stats().StoredBytes,
+		Files: result.Files, Warnings: warnings}, nil
 }
 
-// load brings a snapshot back into the directory; when it returns, all of it is on disk. Owners that
-// cannot be given are an error: an application that may not read its data has not been restored.
+// sift tells what could not be read from what was no longer there to be read: an application that makes
+// and removes files while it is being copied is no fault.
+func sift(result repo.SaveDirResult) (unread, warnings []string) {
+	var vanished []string
+	for _, m := range result.Missing {
+		if name, ok := strings.CutSuffix(m, ": "+syscall.ENOENT.Error()); ok && name != "." {
+			vanished = append(vanished, name)
+		} else {
+			unread = append(unread, m)
+		}
+	}
+	if len(vanished) > 0 {
+		warnings = append(warnings, fmt.Sprintf("vanished while they were being copied: %s", some(vanished)))
+	}
+	if len(result.Skipped) > 0 {
+		warnings = append(warnings, fmt.Sprintf("hold no data and were left out: %s", some(result.Skipped)))
+	}
+	return unread, warnings
+}
+
+// load brings a snapshot back into the directory; when it returns, all of it is on disk.
 func load(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, count func(driver.Progress)) (driver.MoverReport, error) {
 	snapshot, err := r.LoadSnapshot(ctx, o.Snapshot)
 	if err != nil {
@@ -57,7 +81,34 @@ func load(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, c
 	if err != nil {
 		return driver.MoverReport{}, err
 	}
-	return driver.MoverReport{Snapshot: o.Snapshot, Bytes: result.Bytes, Files: result.Files}, nil
+	report := driver.MoverReport{Snapshot: o.Snapshot, Bytes: result.Bytes, Files: result.Files}
+	if len(result.Warnings) > 0 {
+		report.Warnings = []string{some(result.Warnings)}
+	}
+	return report, nil
+}
+
+// sweep removes what a restore that was killed left behind: files under temporary names, which
+// RestoreDir gives to each file until it is whole. It runs only where nobody else has written yet.
+func sweep(root *os.Root) error {
+	return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("looking for what an earlier try left: %w", err)
+		}
+		if !e.Type().IsRegular() && e.Type()&fs.ModeSymlink == 0 || !temporary(e.Name()) {
+			return nil
+		}
+		if err := root.Remove(name); err != nil {
+			return fmt.Errorf("removing what an earlier try left: %w", err)
+		}
+		return nil
+	})
+}
+
+// temporary says whether package repo gave this name to a file that is not whole.
+func temporary(name string) bool {
+	text, ok := strings.CutPrefix(name, ".lifeboat-")
+	return ok && len(text) == 16 && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
 // passing names what belongs to one volume at one time and not to its data.

@@ -135,6 +135,13 @@ func (v *volume) restore(ctx context.Context, r *repo.Repo, o driver.MoverOrder,
 		return done, err
 	}
 	w.set("marking the volume")
+	if begun, err := v.mark(restoringFile); err != nil {
+		return driver.MoverReport{}, err
+	} else if begun != nil {
+		if err := sweep(v.root); err != nil {
+			return driver.MoverReport{}, err
+		}
+	}
 	mark := restoreMark{Point: o.Point, Time: v.now().UTC()}
 	if err := v.write(restoringFile, mark); err != nil {
 		return driver.MoverReport{}, err
@@ -159,7 +166,8 @@ func (v *volume) restore(ctx context.Context, r *repo.Repo, o driver.MoverOrder,
 	if err := v.remove(restoringFile); err != nil {
 		return driver.MoverReport{}, err
 	}
-	return driver.MoverReport{Snapshot: o.Snapshot, Bytes: mark.Bytes, Files: mark.Files, Beacon: mark.Beacon, Done: true}, nil
+	report.Beacon, report.Done = mark.Beacon, true
+	return report, nil
 }
 
 // restored reports the restore of a point if it ended.

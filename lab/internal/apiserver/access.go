@@ -90,12 +90,12 @@ func (s *Server) ready(ctx context.Context) error {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	last := errors.New("not asked yet")
 	for {
 		if err := s.alive(); err != nil {
 			return err
 		}
-		if last = ask(ctx, client, s.URL+"/readyz"); last == nil {
+		last := ask(ctx, client, s.URL+"/readyz")
+		if last == nil {
 			return nil
 		}
 		select {

@@ -58,7 +58,15 @@ func Run(ctx context.Context, o Options) error {
 	}
 	s := &server{set: set, suffix: ".svc." + dns.Fqdn(o.Domain), domain: dns.Fqdn(o.Domain), upstream: o.Upstream}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		_ = w.WriteMsg(s.answer(ctx, q)) // the asker went away: nobody to tell
+		reply := s.answer(ctx, q)
+		if w.RemoteAddr().Network() == "udp" {
+			size := dns.MinMsgSize
+			if opt := q.IsEdns0(); opt != nil {
+				size = max(size, int(opt.UDPSize()))
+			}
+			reply.Truncate(size)
+		}
+		_ = w.WriteMsg(reply) // the asker went away: nobody to tell
 	})
 	return resolver.Serve(ctx, l, p, handler, nil, func() {
 		if o.Ready != nil {
@@ -147,11 +155,28 @@ func (s *server) pod(svc *corev1.Service, host string) []string {
 
 func (s *server) srv(name string, svc *corev1.Service, port, protocol string) []dns.RR {
 	for _, p := range svc.Spec.Ports {
-		if p.Name == port && strings.EqualFold(string(p.Protocol), protocol) {
-			return []dns.RR{&dns.SRV{Hdr: header(name, dns.TypeSRV), Weight: 100, Port: uint16(p.Port), Target: svc.Name + "." + svc.Namespace + s.suffix}}
+		if p.Name != port || !strings.EqualFold(string(p.Protocol), protocol) {
+			continue
 		}
+		target := svc.Name + "." + svc.Namespace + s.suffix
+		if svc.Spec.ClusterIP != corev1.ClusterIPNone {
+			return []dns.RR{&dns.SRV{Hdr: header(name, dns.TypeSRV), Weight: 100, Port: uint16(p.Port), Target: target}}
+		}
+		return s.podSRV(name, target, svc, p)
 	}
 	return nil
+}
+
+// podSRV leads to each pod behind a headless Service that has a name of its own.
+func (s *server) podSRV(name, target string, svc *corev1.Service, port corev1.ServicePort) []dns.RR {
+	var out []dns.RR
+	for _, p := range s.set.Pods(svc) {
+		n := backends.TargetPort(p, port)
+		if n != 0 && p.Spec.Subdomain == svc.Name && p.Spec.Hostname != "" && (svc.Spec.PublishNotReadyAddresses || backends.Ready(p)) {
+			out = append(out, &dns.SRV{Hdr: header(name, dns.TypeSRV), Weight: 100, Port: n, Target: p.Spec.Hostname + "." + target})
+		}
+	}
+	return out
 }
 
 func header(name string, t uint16) dns.RR_Header {
@@ -180,7 +205,12 @@ func (s *server) forward(ctx context.Context, q *dns.Msg) *dns.Msg {
 	}
 	client := &dns.Client{Timeout: askDeadline}
 	for _, u := range s.upstream {
-		if m, _, err := client.ExchangeContext(ctx, q, u); err == nil {
+		m, _, err := client.ExchangeContext(ctx, q, u)
+		if err == nil && m.Truncated {
+			whole := &dns.Client{Net: "tcp", Timeout: askDeadline}
+			m, _, err = whole.ExchangeContext(ctx, q, u)
+		}
+		if err == nil {
 			return m
 		}
 	}

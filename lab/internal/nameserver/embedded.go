@@ -17,6 +17,9 @@ import (
 	"lifeboat.dev/lifeboat/lab/internal/resolver"
 )
 
+// maxAliases bounds a chain of CNAMEs, which may be a ring.
+const maxAliases = 8
+
 // runEmbedded serves the zone from memory and keeps it on disk after each update.
 func runEmbedded(ctx context.Context, o Options, secret string) error {
 	z := &zone{name: strings.ToLower(dns.Fqdn(o.Zone)), file: filepath.Join(o.Dir, "zone"), keyName: dns.Fqdn(KeyName)}
@@ -53,6 +56,9 @@ func (z *zone) load(address string) error {
 	}
 	if err := p.Err(); err != nil {
 		return fmt.Errorf("name server: %w", err)
+	}
+	if z.soa(z.records) == nil {
+		return fmt.Errorf("name server: zone file %s has no SOA record", z.file)
 	}
 	return nil
 }
@@ -96,21 +102,34 @@ func (z *zone) query(reply *dns.Msg, q dns.Question) {
 	reply.Authoritative = true
 	z.mu.RLock()
 	defer z.mu.RUnlock()
-	exists := false
+	for range maxAliases {
+		found, exists := z.lookup(name, q.Qtype)
+		reply.Answer = append(reply.Answer, found...)
+		if len(found) == 0 {
+			if !exists {
+				reply.Rcode = dns.RcodeNameError
+			}
+			reply.Ns = append(reply.Ns, z.soa(z.records))
+			return
+		}
+		alias, ok := found[0].(*dns.CNAME)
+		if !ok || q.Qtype == dns.TypeCNAME || q.Qtype == dns.TypeANY || !dns.IsSubDomain(z.name, strings.ToLower(alias.Target)) {
+			return
+		}
+		name = strings.ToLower(alias.Target)
+	}
+}
+
+// lookup returns a name's records of a type, or its alias; exists says whether it or a name below it is there.
+func (z *zone) lookup(name string, qtype uint16) (found []dns.RR, exists bool) {
 	for _, rr := range z.records {
 		h := rr.Header()
-		if h.Name == name && (h.Rrtype == q.Qtype || h.Rrtype == dns.TypeCNAME || q.Qtype == dns.TypeANY) {
-			reply.Answer = append(reply.Answer, rr)
+		if h.Name == name && (h.Rrtype == qtype || h.Rrtype == dns.TypeCNAME || qtype == dns.TypeANY) {
+			found = append(found, rr)
 		}
 		exists = exists || dns.IsSubDomain(name, h.Name)
 	}
-	if len(reply.Answer) > 0 {
-		return
-	}
-	if !exists {
-		reply.Rcode = dns.RcodeNameError
-	}
-	reply.Ns = append(reply.Ns, z.soa(z.records))
+	return found, exists
 }
 
 func (z *zone) soa(records []dns.RR) *dns.SOA {

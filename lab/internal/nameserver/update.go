@@ -95,13 +95,16 @@ func change(zone string, records, changes []dns.RR) ([]dns.RR, int) {
 		}
 		switch h.Class {
 		case dns.ClassINET:
-			if h.Rrtype == dns.TypeSOA {
+			if h.Rrtype == dns.TypeSOA || clashes(next, name, h.Rrtype) {
 				continue
+			}
+			if h.Rrtype == dns.TypeCNAME { // a name has one at most: the new one replaces it
+				next = slices.DeleteFunc(next, func(rr dns.RR) bool { return sameSet(rr, name, dns.TypeCNAME) })
 			}
 			next = slices.DeleteFunc(next, func(rr dns.RR) bool { return sameSet(rr, name, h.Rrtype) && sameData(rr, u) })
 			added := dns.Copy(u)
 			added.Header().Name = name
-			next = append(next, added)
+			next = append(sameTTL(next, name, h.Rrtype, h.Ttl), added)
 		case dns.ClassANY:
 			next = slices.DeleteFunc(next, func(rr dns.RR) bool { return sameSet(rr, name, h.Rrtype) && !kept(rr) })
 		case dns.ClassNONE:
@@ -111,4 +114,22 @@ func change(zone string, records, changes []dns.RR) ([]dns.RR, int) {
 		}
 	}
 	return next, dns.RcodeSuccess
+}
+
+// clashes says whether an addition would put an alias beside other data, which section 3.4.2.2 ignores.
+func clashes(records []dns.RR, name string, t uint16) bool {
+	return slices.ContainsFunc(records, func(rr dns.RR) bool {
+		return sameSet(rr, name, dns.TypeANY) && (t == dns.TypeCNAME) != (rr.Header().Rrtype == dns.TypeCNAME)
+	})
+}
+
+// sameTTL gives a set the TTL of a record that joins it: the records of a set have one (RFC 2181, 5.2).
+func sameTTL(records []dns.RR, name string, t uint16, ttl uint32) []dns.RR {
+	for i, rr := range records {
+		if sameSet(rr, name, t) && rr.Header().Ttl != ttl {
+			records[i] = dns.Copy(rr)
+			records[i].Header().Ttl = ttl
+		}
+	}
+	return records
 }

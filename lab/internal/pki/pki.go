@@ -108,7 +108,7 @@ func (ca *CA) IssueServer(names []string, ips []net.IP, ttl time.Duration) (Pair
 	if len(names)+len(ips) == 0 {
 		return Pair{}, errors.New("issue a server certificate: it needs a name or an address")
 	}
-	cn := ""
+	var cn string
 	if len(names) > 0 {
 		cn = names[0]
 	} else {

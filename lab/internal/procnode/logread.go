@@ -131,7 +131,7 @@ func (p *logPrinter) readLive(ctx context.Context, f *os.File, path string, live
 				return err
 			}
 			part = part[:0]
-		case err != io.EOF:
+		case !errors.Is(err, io.EOF):
 			return err
 		case at != rotated:
 			next, err := os.Open(path)

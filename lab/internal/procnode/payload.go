@@ -8,7 +8,6 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // payload is the content of a volume that the agent writes, with the instant by which it should be
@@ -170,25 +169,4 @@ func addDownward(p *payload, f podFacts, items []corev1.DownwardAPIVolumeFile, m
 		p.put(item.Path, []byte(value), item.Mode, mode)
 	}
 	return nil
-}
-
-// references reports whether the pod's volumes or env use the named ConfigMap or Secret.
-func references(pod *corev1.Pod, obj metav1.Object) bool {
-	_, isSecret := obj.(*corev1.Secret)
-	name := obj.GetName()
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
-		switch {
-		case isSecret && v.Secret != nil && v.Secret.SecretName == name,
-			!isSecret && v.ConfigMap != nil && v.ConfigMap.Name == name:
-			return true
-		case v.Projected != nil:
-			for _, s := range v.Projected.Sources {
-				if isSecret && s.Secret != nil && s.Secret.Name == name || !isSecret && s.ConfigMap != nil && s.ConfigMap.Name == name {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }

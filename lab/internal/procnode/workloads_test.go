@@ -194,7 +194,7 @@ func testCronJob(t *testing.T, w *world) {
 	// As if a run had been missed, which makes the controller start one at once instead of in a minute.
 	missed := metav1.NewTime(time.Now().Add(-2 * time.Minute))
 	cj.Status.LastScheduleTime = &missed
-	if cj, err = jobs.UpdateStatus(t.Context(), cj, metav1.UpdateOptions{}); err != nil {
+	if _, err = jobs.UpdateStatus(t.Context(), cj, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := jobs.Patch(t.Context(), "tick", types.MergePatchType, []byte(`{"spec":{"suspend":false}}`), metav1.PatchOptions{}); err != nil {
@@ -407,7 +407,7 @@ func testView(t *testing.T, w *world, iso Isolation) {
 	} {
 		eventually(t, 5*time.Second, c.script, func(context.Context) error {
 			if got, err := w.output(t, ns, "p", "sh", "-c", c.script); err != nil || got != c.want {
-				return fmt.Errorf("got %q, want %q: %v", got, c.want, err)
+				return fmt.Errorf("got %q, want %q: %w", got, c.want, err)
 			}
 			return nil
 		})

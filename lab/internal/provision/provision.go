@@ -133,6 +133,9 @@ func (p *provisioner) provide(ctx context.Context, c *corev1.PersistentVolumeCla
 	if waits && c.Annotations[annotationSelectedNode] == "" {
 		return nil
 	}
+	if c.Spec.DataSource != nil || c.Spec.DataSourceRef != nil {
+		return p.refuse(ctx, c, "this provisioner makes empty volumes alone: it cannot fill one from a snapshot or another claim")
+	}
 	// The claim's UID makes the name, so a second try finds what the first one made.
 	name := "pvc-" + string(c.UID)
 	if _, err := p.volumes.Get(name); err == nil {
@@ -147,6 +150,21 @@ func (p *provisioner) provide(ctx context.Context, c *corev1.PersistentVolumeCla
 		return err
 	}
 	_, err = p.client.CoreV1().PersistentVolumes().Create(ctx, p.volume(name, dir, c, class), metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// refuse says why a claim stays pending, where people look for it.
+func (p *provisioner) refuse(ctx context.Context, c *corev1.PersistentVolumeClaim, why string) error {
+	now := metav1.Now()
+	_, err := p.client.CoreV1().Events(c.Namespace).Create(ctx, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Name: c.Name + "." + string(c.UID), Namespace: c.Namespace}, // once a claim
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: c.Namespace, Name: c.Name, UID: c.UID},
+		Type:           corev1.EventTypeWarning, Reason: "ProvisioningFailed", Message: why,
+		Source: corev1.EventSource{Component: p.ProvisionerName}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
@@ -180,7 +198,11 @@ func (p *provisioner) volume(name, dir string, c *corev1.PersistentVolumeClaim, 
 // a crash in between leaves something that is found again.
 func (p *provisioner) reclaim(ctx context.Context, v *corev1.PersistentVolume) error {
 	if v.Annotations[annotationProvisionedBy] != p.ProvisionerName || v.Status.Phase != corev1.VolumeReleased ||
-		v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
+		v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete || v.DeletionTimestamp != nil {
+		return nil
+	}
+	// A volume restored from another site has that site's path: its directory is not this one's to remove.
+	if v.Spec.HostPath == nil || v.Spec.HostPath.Path != filepath.Join(p.Dir, v.Name) {
 		return nil
 	}
 	if err := os.RemoveAll(filepath.Join(p.Dir, v.Name)); err != nil {

@@ -27,8 +27,7 @@ type Options struct {
 	Ready   func(hostPort string) // called once
 }
 
-// Run serves until ctx is done. Layers stay on disk; manifests are in memory, and the site pushes its own
-// images at every start.
+// Run serves until ctx is done.
 func Run(ctx context.Context, o Options) error {
 	if o.Port == 0 {
 		o.Port = 5000
@@ -37,12 +36,17 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(blobs, 0o700); err != nil {
 		return fmt.Errorf("making the registry's directory: %w", err)
 	}
+	handler, err := newKeeper(filepath.Join(o.Dir, "manifests"), registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)),
+		registry.WithReferrersSupport(true), registry.Logger(slog.NewLogLogger(quiet(o.Log), slog.LevelDebug))))
+	if err != nil {
+		return err
+	}
 	l, port, err := ports.Listen(ctx, o.Address, o.Port)
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
 	server := &http.Server{
-		Handler:           registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)), registry.Logger(slog.NewLogLogger(quiet(o.Log), slog.LevelDebug))),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 )
 
 // portsAnnotation says at which ports a Service is served where its own may not be bound.
@@ -33,6 +36,8 @@ func (p *proxy) allocate(ctx context.Context, services []*corev1.Service) error 
 	for _, svc := range services {
 		has := p.address(svc)
 		switch {
+		case ptr.Deref(svc.Spec.LoadBalancerClass, "") != p.Class:
+			// another's, and nothing of ours is on it
 		case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
 			if has.IsValid() {
 				errs = append(errs, p.setAddress(ctx, svc, netip.Addr{}))
@@ -117,12 +122,27 @@ func (p *proxy) setAddress(ctx context.Context, svc *corev1.Service, a netip.Add
 	return nil
 }
 
-// movedPort notes on the Service that one of its ports is served elsewhere.
-func (p *proxy) movedPort(ctx context.Context, d door, s *served) error {
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"%d is served at %d: this user may not bind ports below 1024"}}}`, portsAnnotation, d.addr.Port(), s.port)
-	_, err := p.client.CoreV1().Services(s.behind.namespace).Patch(ctx, s.behind.service, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+// tellPorts notes on a Service which of its ports are served elsewhere, because this user may not bind
+// them: "80=8080". The annotation goes when they all are served where they should be.
+func (p *proxy) tellPorts(ctx context.Context, svc *corev1.Service) error {
+	moved := map[string]bool{}
+	for d, s := range p.open {
+		if s.behind.namespace == svc.Namespace && s.behind.service == svc.Name && s.port != int(d.addr.Port()) {
+			moved[fmt.Sprintf("%d=%d", d.addr.Port(), s.port)] = true
+		}
+	}
+	text := strings.Join(slices.Sorted(maps.Keys(moved)), ",")
+	if svc.Annotations[portsAnnotation] == text {
+		return nil
+	}
+	value := "null"
+	if text != "" {
+		value = strconv.Quote(text)
+	}
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, portsAnnotation, value)
+	_, err := p.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("annotate service %s/%s: %w", s.behind.namespace, s.behind.service, err)
+		return fmt.Errorf("annotating service %s/%s: %w", svc.Namespace, svc.Name, err)
 	}
 	return nil
 }

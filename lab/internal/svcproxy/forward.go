@@ -25,11 +25,15 @@ func (p *proxy) pick(b behind) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	all := p.set.Backends(svc, b.port)
-	if len(all) == 0 {
-		return "", false
+	for _, port := range svc.Spec.Ports {
+		if port.Port != b.port || port.Protocol != b.protocol {
+			continue
+		}
+		if all := p.set.Backends(svc, port); len(all) > 0 {
+			return all[rand.IntN(len(all))].String(), true
+		}
 	}
-	return all[rand.IntN(len(all))].String(), true
+	return "", false
 }
 
 // Relay passes what comes in at a TCP and a UDP port on to one address until ctx is done.
@@ -46,9 +50,12 @@ func forwardTCP(ctx context.Context, l net.Listener, pick func() (string, bool))
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })() // ends Accept
 	for {
 		c, err := l.Accept()
-		if err != nil {
-			_ = l.Close() // as above
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // out of descriptors, or the client left at once
+			time.Sleep(10 * time.Millisecond)
+			continue
 		}
 		go func() {
 			defer c.Close() //nolint:errcheck // its peer knows already

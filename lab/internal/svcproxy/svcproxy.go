@@ -28,6 +28,8 @@ type Options struct {
 	NodeAddress string       // NodePorts are served here
 	APIServer   string       // host:port behind the Service default/kubernetes
 	Pool        netip.Prefix // addresses for Services of type LoadBalancer
+	// Class is the loadBalancerClass whose Services get addresses; empty: those of no class.
+	Class string
 	// AllocateOnly gives out LoadBalancer addresses but forwards nothing (kube-proxy does).
 	AllocateOnly bool
 	// AddAddress makes a LoadBalancer address exist on this machine, again after each start. Nil: nothing to do.
@@ -53,10 +55,12 @@ type door struct {
 	protocol corev1.Protocol
 }
 
-// behind is what lies behind a door.
+// behind is what lies behind a door. Where the port leads is looked up for each connection, so that a
+// Service may be changed without its doors closing for a moment.
 type behind struct {
 	namespace, service string
-	port               corev1.ServicePort
+	port               int32
+	protocol           corev1.Protocol
 }
 
 // served is an open door.
@@ -135,9 +139,9 @@ func (p *proxy) pass(ctx context.Context) error {
 			continue
 		}
 		p.open[d] = s
-		if s.port != int(d.addr.Port()) {
-			errs = append(errs, p.movedPort(ctx, d, s))
-		}
+	}
+	for _, svc := range services {
+		errs = append(errs, p.tellPorts(ctx, svc))
 	}
 	return errors.Join(errs...)
 }
@@ -154,7 +158,7 @@ func (p *proxy) doors(svc *corev1.Service) map[door]behind {
 		addrs = append(addrs, in.IP)
 	}
 	for _, port := range svc.Spec.Ports {
-		b := behind{svc.Namespace, svc.Name, port}
+		b := behind{svc.Namespace, svc.Name, port.Port, port.Protocol}
 		for _, text := range addrs {
 			if a, err := netip.ParseAddr(text); err == nil {
 				out[door{netip.AddrPortFrom(a, uint16(port.Port)), port.Protocol}] = b
