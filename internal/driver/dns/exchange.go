@@ -85,7 +85,8 @@ func (d *Driver) signed(ctx context.Context, m *mdns.Msg) (*mdns.Msg, error) {
 func (d *Driver) exchange(ctx context.Context, network string, m *mdns.Msg) (*mdns.Msg, error) {
 	timeout := limit
 	if deadline, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, max(time.Until(deadline), time.Millisecond))
+		// A little later than ctx, which closes the connection: it is ctx that says why it ended.
+		timeout = min(timeout, max(time.Until(deadline), 0)+100*time.Millisecond)
 	}
 	client := &mdns.Client{Net: network, Timeout: timeout, TsigSecret: map[string]string{d.key.name: d.key.secret}}
 	conn, err := client.DialContext(ctx, d.server)
