@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -85,8 +86,7 @@ func (d *Driver) signed(ctx context.Context, m *mdns.Msg) (*mdns.Msg, error) {
 func (d *Driver) exchange(ctx context.Context, network string, m *mdns.Msg) (*mdns.Msg, error) {
 	timeout := limit
 	if deadline, ok := ctx.Deadline(); ok {
-		// A little later than ctx, which closes the connection: it is ctx that says why it ended.
-		timeout = min(timeout, max(time.Until(deadline), 0)+100*time.Millisecond)
+		timeout = min(timeout, max(time.Until(deadline), time.Millisecond))
 	}
 	client := &mdns.Client{Net: network, Timeout: timeout, TsigSecret: map[string]string{d.key.name: d.key.secret}}
 	conn, err := client.DialContext(ctx, d.server)
@@ -97,6 +97,10 @@ func (d *Driver) exchange(ctx context.Context, network string, m *mdns.Msg) (*md
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	answer, _, err := client.ExchangeWithConnContext(ctx, m, conn)
+	// The socket has ctx's deadline and may be a moment faster: it is ctx that says why a try ended.
+	if deadline, ok := ctx.Deadline(); ok && errors.Is(err, os.ErrDeadlineExceeded) && time.Until(deadline) < 10*time.Millisecond {
+		<-ctx.Done()
+	}
 	return answer, err
 }
 
