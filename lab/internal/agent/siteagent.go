@@ -17,6 +17,7 @@ import (
 	"lifeboat.dev/lifeboat/lab/internal/clusterdns"
 	"lifeboat.dev/lifeboat/lab/internal/layout"
 	"lifeboat.dev/lifeboat/lab/internal/pki"
+	"lifeboat.dev/lifeboat/lab/internal/ports"
 	"lifeboat.dev/lifeboat/lab/internal/provision"
 	"lifeboat.dev/lifeboat/lab/internal/registry"
 	"lifeboat.dev/lifeboat/lab/internal/router"
@@ -108,6 +109,9 @@ func newSiteAgent(dir, name string, log *slog.Logger) (*siteAgent, error) {
 
 func (a *siteAgent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	if a.st.Nodes == state.Processes { // where sites have networks of their own, those are cut
+		ctx = ports.WithGate(ctx, a.wan.Gate(a.name))
+	}
 	api := make(chan struct{})
 	g.Go(func() error { return wrap("registry", a.registry(ctx)) })
 	if a.st.Nodes == state.Processes {
@@ -160,7 +164,7 @@ func (a *siteAgent) awaitAPI(ctx context.Context) error {
 // edge serves the API server's public address; the API server itself listens on an inner one, so that a
 // partition can be enforced in between.
 func (a *siteAgent) edge(ctx context.Context) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.net.Public.String())
+	l, _, err := ports.Listen(ctx, a.net.Public.Addr().String(), int(a.net.Public.Port()))
 	if err != nil {
 		return err
 	}
@@ -168,7 +172,7 @@ func (a *siteAgent) edge(ctx context.Context) error {
 		return errors.Join(err, l.Close())
 	}
 	inner := net.JoinHostPort(a.net.Inner.String(), fmt.Sprint(layout.APIPort))
-	return wan.Forward(ctx, a.wan.Listener(l, a.name), inner)
+	return wan.Forward(ctx, l, inner)
 }
 
 func (a *siteAgent) registry(ctx context.Context) error {

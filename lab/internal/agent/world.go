@@ -10,6 +10,7 @@ import (
 
 	"lifeboat.dev/lifeboat/lab/internal/layout"
 	"lifeboat.dev/lifeboat/lab/internal/nameserver"
+	"lifeboat.dev/lifeboat/lab/internal/ports"
 	"lifeboat.dev/lifeboat/lab/internal/resolver"
 	"lifeboat.dev/lifeboat/lab/internal/state"
 	"lifeboat.dev/lifeboat/lab/internal/topology"
@@ -26,7 +27,11 @@ func RunWorld(ctx context.Context, dir string, log *slog.Logger) error {
 	at := topology.OfWorld(st)
 	w := &world{dir: layout.Dir(dir).World()}
 	g, ctx := errgroup.WithContext(ctx)
-	if st.Nodes == state.Processes {
+	zone, user := ctx, ctx
+	if st.Nodes == state.Processes { // where sites have networks of their own, those are cut
+		cuts := wan.New(st, log)
+		g.Go(func() error { return cuts.Watch(ctx) })
+		zone, user = ports.WithGate(ctx, cuts.Gate(wan.DNS)), ports.WithGate(ctx, cuts.Gate(wan.Resolver))
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.Service.String())
 		if err != nil {
 			return wrap("peer service", err)
@@ -35,7 +40,7 @@ func RunWorld(ctx context.Context, dir string, log *slog.Logger) error {
 	}
 	server := make(chan string, 1)
 	g.Go(func() error {
-		return wrap("name server", nameserver.Run(ctx, nameserver.Options{
+		return wrap("name server", nameserver.Run(zone, nameserver.Options{
 			Dir: w.dir.DNS(), Zone: layout.Zone, Address: at.Nameserver.String(), Log: logged(log, "nameserver"),
 			Ready: func(i nameserver.Info) {
 				w.set(log, func(s *WorldStatus) {
@@ -48,7 +53,7 @@ func RunWorld(ctx context.Context, dir string, log *slog.Logger) error {
 	g.Go(func() error {
 		select {
 		case s := <-server:
-			return wrap("resolver", resolver.Run(ctx, resolver.Options{
+			return wrap("resolver", resolver.Run(user, resolver.Options{
 				Address: at.Resolver.String(), Zones: map[string]string{layout.Zone: s}, Log: logged(log, "resolver"),
 				Ready: func(server string) { w.set(log, func(s *WorldStatus) { s.Resolver = server }) },
 			}))

@@ -18,16 +18,24 @@ const Offset = 8000
 // Listen opens a TCP listener on address:port, or on port+Offset where the first is not permitted.
 // The returned port is the one that was opened.
 func Listen(ctx context.Context, address string, port int) (net.Listener, int, error) {
-	return open(address, port, func(hostport string) (net.Listener, error) {
+	l, got, err := open(address, port, func(hostport string) (net.Listener, error) {
 		return (&net.ListenConfig{}).Listen(ctx, "tcp", hostport)
 	})
+	if g := gateOf(ctx); g != nil && err == nil {
+		l = g.Listener(l)
+	}
+	return l, got, err
 }
 
 // ListenPacket does for UDP what Listen does for TCP.
 func ListenPacket(ctx context.Context, address string, port int) (net.PacketConn, int, error) {
-	return open(address, port, func(hostport string) (net.PacketConn, error) {
+	p, got, err := open(address, port, func(hostport string) (net.PacketConn, error) {
 		return (&net.ListenConfig{}).ListenPacket(ctx, "udp", hostport)
 	})
+	if g := gateOf(ctx); g != nil && err == nil {
+		p = g.PacketConn(p)
+	}
+	return p, got, err
 }
 
 // ListenBoth opens TCP and UDP on one port, as a DNS server needs them.
@@ -40,7 +48,29 @@ func ListenBoth(ctx context.Context, address string, port int) (net.Listener, ne
 	if err != nil {
 		return nil, nil, 0, errors.Join(fmt.Errorf("listening on UDP %s port %d: %w", address, got, err), l.Close())
 	}
+	if g := gateOf(ctx); g != nil {
+		p = g.PacketConn(p)
+	}
 	return l, p, got, nil
+}
+
+// Gate stands in every listener of a part of the lab, and may hold back what comes in or goes out.
+type Gate interface {
+	Listener(net.Listener) net.Listener
+	PacketConn(net.PacketConn) net.PacketConn
+}
+
+type gateKey struct{}
+
+// WithGate makes everything that is opened under the context go through g. A partition cuts off a whole
+// site: that must not depend on each of its services' knowing of partitions.
+func WithGate(ctx context.Context, g Gate) context.Context {
+	return context.WithValue(ctx, gateKey{}, g)
+}
+
+func gateOf(ctx context.Context) Gate {
+	g, _ := ctx.Value(gateKey{}).(Gate)
+	return g
 }
 
 func open[T any](address string, port int, try func(string) (T, error)) (T, int, error) {

@@ -77,7 +77,7 @@ func forwardTCP(ctx context.Context, l net.Listener, pick func() (string, bool))
 
 // reset makes a client see at once that nobody is there, as kube-proxy's rejection does.
 func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
+	if t, ok := c.(interface{ SetLinger(int) error }); ok {
 		_ = t.SetLinger(0) // it is closed in any case
 	}
 }
@@ -87,7 +87,7 @@ func join(a, b net.Conn) {
 	var wg sync.WaitGroup
 	one := func(to, from net.Conn) {
 		_, _ = io.Copy(to, from) // the other side sees the end
-		if t, ok := to.(*net.TCPConn); ok {
+		if t, ok := to.(interface{ CloseWrite() error }); ok {
 			_ = t.CloseWrite() // may be gone already
 		}
 	}

@@ -7,16 +7,31 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
+
+	"lifeboat.dev/lifeboat/lab/internal/ports"
 )
 
 // whoisWithin bounds one look for the process at the other end, which takes milliseconds.
 const whoisWithin = 3 * time.Second
 
-// Listener lets connections to target through its gate.
-func (c *Cuts) Listener(l net.Listener, target string) net.Listener {
-	return &listener{Listener: l, cuts: c, target: target}
+// Gate is the way into target, a site or one of what stands outside: what comes in by it, and the
+// answers, wait while their peer is cut off from target.
+func (c *Cuts) Gate(target string) ports.Gate { return way{c, target} }
+
+type way struct {
+	cuts   *Cuts
+	target string
+}
+
+func (w way) Listener(l net.Listener) net.Listener {
+	return &listener{Listener: l, cuts: w.cuts, target: w.target}
+}
+
+func (w way) PacketConn(p net.PacketConn) net.PacketConn {
+	return &packets{PacketConn: p, cuts: w.cuts, target: w.target}
 }
 
 type listener struct {
@@ -85,6 +100,9 @@ type conn struct {
 
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+		return n, err // this side's own doing, nothing that came over the wire
+	}
 	if passErr := c.pass(); passErr != nil {
 		return 0, passErr
 	}
@@ -118,6 +136,14 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// SetLinger says what becomes of unsent bytes on Close.
+func (c *conn) SetLinger(seconds int) error {
+	if t, ok := c.Conn.(*net.TCPConn); ok {
+		return t.SetLinger(seconds)
+	}
+	return nil
+}
+
 // CloseWrite ends one direction, as a proxy passes it on.
 func (c *conn) CloseWrite() error {
 	if t, ok := c.Conn.(*net.TCPConn); ok {
@@ -126,11 +152,7 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// PacketConn drops packets to target from those cut off from it.
-func (c *Cuts) PacketConn(p net.PacketConn, target string) net.PacketConn {
-	return &packets{PacketConn: p, cuts: c, target: target}
-}
-
+// packets drops what comes from those who are cut off.
 type packets struct {
 	net.PacketConn
 	cuts   *Cuts
