@@ -118,6 +118,7 @@ type testSite struct {
 	ref    site.Ref
 	began  time.Time
 	kubeAt string
+	had    map[string]bool // those of nodeDirs that were there before
 }
 
 func newTestSite(t *testing.T, kube string) *testSite {
@@ -131,7 +132,11 @@ func newTestSite(t *testing.T, kube string) *testSite {
 		t.Fatal(err)
 	}
 	dir := layout.Dir(p.Dir).Site("east")
-	ts := &testSite{t: t, plan: p, net: net, kubeAt: kube}
+	ts := &testSite{t: t, plan: p, net: net, kubeAt: kube, had: map[string]bool{}}
+	for _, dir := range nodeDirs {
+		_, err := os.Stat(dir)
+		ts.had[dir] = err == nil
+	}
 	api := netip.AddrPortFrom(net.Address, layout.APIPort).String()
 	ts.spec.Cluster = cluster.Config{
 		Site: dir, Context: "east", Kube: kube, Bind: net.Address, Public: api,
@@ -442,10 +447,18 @@ func (s *testSite) get(address string) (string, error) {
 	return string(b), err
 }
 
+// nodeDirs are where a node's programs put things on a machine that is theirs alone.
+var nodeDirs = []string{"/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/var/log/pods", "/var/log/containers", "/opt/containerd", "/etc/cni/net.d", "/run/containerd", "/usr/libexec/kubernetes"}
+
 // assertGone looks for what a killed site could have left.
 func (s *testSite) assertGone() {
 	t := s.t
 	t.Helper()
+	for _, dir := range nodeDirs {
+		if _, err := os.Stat(dir); err == nil && !s.had[dir] {
+			t.Errorf("left of the killed site: %s, which the machine had not before", dir)
+		}
+	}
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
@@ -460,7 +473,6 @@ func (s *testSite) assertGone() {
 		{"groups", "find " + cgroupRoot + " -name '*" + s.plan.ID() + "*'"},
 		{"interfaces of pods", "nsenter --net=" + namespacePath(s.net.Namespace) + " ip -o link | grep -v -e ' lo:' -e ' eth0@' || true"},
 		{"tables of kube-proxy", "nsenter --net=" + namespacePath(s.net.Namespace) + " nft list tables | grep kube || true"},
-		{"directories", "ls -d /var/lib/kubelet /var/lib/cni /var/log/pods /opt/containerd /usr/libexec/kubernetes /etc/cni/net.d 2>/dev/null || true"},
 	} {
 		out, err := exec.Command("sh", "-c", probe.script).CombinedOutput()
 		if err != nil || len(bytes.TrimSpace(out)) > 0 {

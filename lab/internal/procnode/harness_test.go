@@ -128,6 +128,7 @@ func startSite(t *testing.T) *site {
 	s.connect(t)
 	s.daemon(t, kube, "kube-controller-manager", "--kubeconfig="+kc, "--root-ca-file="+in("ca.pem"), "--service-account-private-key-file="+in("sa.key"),
 		"--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0", "--pvclaimbinder-sync-period=1s",
+		"--flex-volume-plugin-dir="+in("flex"), // else it makes /usr/libexec/kubernetes
 		"--controllers=*,-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller")
 	s.daemon(t, kube, "kube-scheduler", "--kubeconfig="+kc, "--leader-elect=false", "--secure-port=0")
 	return s
