@@ -4,6 +4,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -112,6 +113,9 @@ const (
 	MoverRestore  MoverVerb = "restore"
 	MoverRestored MoverVerb = "restored" // report an earlier restore of Point, if it ended
 )
+
+// ErrUntouched is in the chain of an error after which a volume is as it was before the order.
+var ErrUntouched = errors.New("nothing was changed")
 
 // MoverReport is what a mover did.
 type MoverReport struct {

@@ -46,7 +46,10 @@ func Datastore(t *testing.T, h DatastoreHarness) {
 		{"a restore is not done over by doing it again", datastoreAgain},
 		{"a restore that broke off is seen, and resumed", datastoreBroken},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.run(t, h) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(t, h)
+		})
 	}
 }
 

@@ -91,7 +91,7 @@ func explain(doing string, err error) error {
 	case errors.Is(err, repo.ErrNotFound):
 		return dr.Errorf(dr.ClassIncomplete, err, "Restore from another recovery point.", "the vault lacks what is needed for %s", doing)
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return dr.Errorf(dr.ClassBlocked, err, "Give the claim more storage.", "the volume is full, seen while %s", doing)
+		return dr.Errorf(dr.ClassIncomplete, err, "Give the claim more storage, then do it again.", "the volume is full, seen while %s", doing)
 	case errors.Is(err, syscall.EROFS):
 		return dr.Errorf(dr.ClassBlocked, err, "Make the volume writable.", "the volume is read-only, seen while %s", doing)
 	case errors.Is(err, fs.ErrPermission):

@@ -55,8 +55,9 @@ type progress struct {
 
 // ended is a worker's last word.
 type ended struct {
-	Report driver.MoverReport `json:"report"`
-	Fault  *fault             `json:"fault,omitempty"`
+	Report    driver.MoverReport `json:"report"`
+	Fault     *fault             `json:"fault,omitempty"`
+	Untouched bool               `json:"untouched,omitempty"` // it failed, and the volume is as it was
 }
 
 // Run implements driver.Mover. If stream is an io.Closer it is closed at the end, which is what ends a
@@ -94,6 +95,7 @@ type session struct {
 	order    order
 	tell     func(driver.Progress)
 	stop     chan struct{} // closed when the work is called off
+	began    atomic.Bool   // the worker asked for its order
 	stopped  atomic.Bool
 	reported chan ended
 	busy     sync.RWMutex // held for reading by each handler; Run takes it at its end
@@ -111,6 +113,13 @@ func (s *session) serve(ctx context.Context, c *conn, store blob.Store, patience
 	server := s.server(base, store, patience)
 	go func() { _ = server.Serve(listenOn(c)) }()
 	defer s.wait(server, cancel)
+	// Pings begin with the first request; a worker that never makes one is dead as well.
+	mute := time.AfterFunc(patience, func() {
+		if !s.began.Load() {
+			_ = c.Close()
+		}
+	})
+	defer mute.Stop()
 	e, ok := s.await(c, nil, ctx.Done())
 	if !ok && ctx.Err() != nil {
 		s.stopped.Store(true)
@@ -188,6 +197,7 @@ func (s *session) wait(server *http.Server, cancel context.CancelFunc) {
 }
 
 func (s *session) session(w http.ResponseWriter, r *http.Request) {
+	s.began.Store(true)
 	if err := json.NewEncoder(w).Encode(s.order); err != nil {
 		return
 	}
@@ -232,6 +242,9 @@ func (s *session) end(ctx context.Context, e ended) (driver.MoverReport, error) 
 		return e.Report, nil
 	}
 	err := e.Fault.err()
+	if e.Untouched {
+		err = fmt.Errorf("%w (%w)", err, driver.ErrUntouched)
+	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}

@@ -69,11 +69,7 @@ func sift(result repo.SaveDirResult) (unread, warnings []string) {
 }
 
 // load brings a snapshot back into the directory; when it returns, all of it is on disk.
-func load(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, count func(driver.Progress)) (driver.MoverReport, error) {
-	snapshot, err := r.LoadSnapshot(ctx, o.Snapshot)
-	if err != nil {
-		return driver.MoverReport{}, err
-	}
+func load(ctx context.Context, r *repo.Repo, path string, snapshot repo.Snapshot, count func(driver.Progress)) (driver.MoverReport, error) {
 	result, err := r.RestoreDir(ctx, snapshot.Tree, path, repo.RestoreDirOptions{
 		Exclude:  passing,
 		Progress: func(p repo.Progress) { count(driver.Progress{Bytes: p.Bytes, Files: p.Files}) },
@@ -81,7 +77,7 @@ func load(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, c
 	if err != nil {
 		return driver.MoverReport{}, err
 	}
-	report := driver.MoverReport{Snapshot: o.Snapshot, Bytes: result.Bytes, Files: result.Files}
+	report := driver.MoverReport{Snapshot: snapshot.ID.String(), Bytes: result.Bytes, Files: result.Files}
 	if len(result.Warnings) > 0 {
 		report.Warnings = []string{some(result.Warnings)}
 	}

@@ -116,6 +116,7 @@ func (v *volume) protect(ctx context.Context, r *repo.Repo, o driver.MoverOrder,
 	if last != nil {
 		beacon.Sequence = last.Sequence + 1
 	}
+	w.touched = true
 	if err := v.write(beaconFile, beacon); err != nil {
 		return driver.MoverReport{}, err
 	}
@@ -129,25 +130,29 @@ func (v *volume) protect(ctx context.Context, r *repo.Repo, o driver.MoverOrder,
 }
 
 // restore marks the volume as not whole, brings the snapshot back, and takes the mark away once all of
-// it is on disk. A volume to which the same point was restored already is left as it is.
+// it is on disk.
 func (v *volume) restore(ctx context.Context, r *repo.Repo, o driver.MoverOrder, w *worker) (driver.MoverReport, error) {
-	if done, err := v.restored(o.Point); err != nil || done.Done {
-		return done, err
+	w.set("looking for the snapshot")
+	snapshot, err := r.LoadSnapshot(ctx, o.Snapshot)
+	if err != nil {
+		return driver.MoverReport{}, err
 	}
 	w.set("marking the volume")
 	if begun, err := v.mark(restoringFile); err != nil {
 		return driver.MoverReport{}, err
 	} else if begun != nil {
+		w.touched = true
 		if err := sweep(v.root); err != nil {
 			return driver.MoverReport{}, err
 		}
 	}
+	w.touched = true
 	mark := restoreMark{Point: o.Point, Time: v.now().UTC()}
 	if err := v.write(restoringFile, mark); err != nil {
 		return driver.MoverReport{}, err
 	}
 	w.set("restoring files")
-	report, err := load(ctx, r, v.path, o, w.count)
+	report, err := load(ctx, r, v.path, snapshot, w.count)
 	if err != nil {
 		return driver.MoverReport{}, err
 	}

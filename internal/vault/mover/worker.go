@@ -55,7 +55,7 @@ func work(ctx context.Context, stdin io.Reader, stdout io.Writer, patience time.
 	}()
 	e := ended{}
 	if report, err := w.do(ctx, o); err != nil {
-		e.Fault = newFault(explain(w.now().Doing, err))
+		e.Fault, e.Untouched = newFault(explain(w.now().Doing, err)), !w.touched
 	} else {
 		e.Report = report
 	}
@@ -84,7 +84,8 @@ func clientOver(ctx context.Context, c *conn, patience time.Duration) (*http.Cli
 
 // worker is one run, seen from beside the volume.
 type worker struct {
-	client *http.Client
+	client  *http.Client
+	touched bool // something in the volume was changed
 
 	mu    sync.Mutex
 	state progress
@@ -133,6 +134,12 @@ func (w *worker) do(ctx context.Context, o order) (driver.MoverReport, error) {
 	}
 	if err := v.refuse(o.Order); err != nil {
 		return driver.MoverReport{}, err
+	}
+	if o.Order.Verb == driver.MoverRestore {
+		// A restore that ended is reported without the vault, which may be far.
+		if done, err := v.restored(o.Order.Point); err != nil || done.Done {
+			return done, err
+		}
 	}
 	w.set("opening the vault's repository")
 	r, err := repo.Open(ctx, &relayStore{client: w.client, location: o.Location}, o.Password)
