@@ -114,6 +114,8 @@ type (
 		Bytes  int64  `json:"bytes"`
 		Files  int    `json:"files"`
 		Beacon Beacon `json:"beacon"`
+		// Warnings say what is not exactly as it was: an owner that could not be given, for example.
+		Warnings []string `json:"warnings,omitempty"`
 	}
 	// ReadyOutput is left by await-ready.
 	ReadyOutput struct {

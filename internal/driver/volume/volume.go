@@ -33,13 +33,17 @@ type Driver struct {
 	client *kube.Client
 	image  string // of the mover: lifeboat itself
 	mover  driver.Mover
+	exec   execFunc
 }
+
+// execFunc runs a command in a pod, as kube.Client does.
+type execFunc func(ctx context.Context, namespace, pod, container string, argv []string, stdin io.Reader, stdout, stderr io.Writer) error
 
 var _ driver.Datastore = (*Driver)(nil)
 
 // New returns the driver of a site. Movers run from image.
 func New(client *kube.Client, image string, mover driver.Mover) *Driver {
-	return &Driver{client: client, image: image, mover: mover}
+	return &Driver{client: client, image: image, mover: mover, exec: client.Exec}
 }
 
 // restored is the content of restoredAnnotation.
@@ -108,7 +112,7 @@ func (d *Driver) Protect(ctx context.Context, req driver.ProtectRequest) (dr.Dat
 	report, err := d.move(ctx, pvc, req.Datastore.Name, req.Application, driver.MoverOrder{
 		Verb: driver.MoverProtect, Host: d.client.Site, Beacon: req.Beacon,
 		Labels: map[string]string{"application": req.Application, "datastore": req.Datastore.Name, "point": req.Point},
-	}, req.Progress)
+	}, nil, req.Progress)
 	if err != nil {
 		return dr.DataPoint{}, fmt.Errorf("copy claim %s/%s into the vault: %w", pvc.Namespace, pvc.Name, err)
 	}
@@ -142,22 +146,49 @@ func (d *Driver) Restore(ctx context.Context, req driver.RestoreRequest) (dr.Dat
 	if err != nil {
 		return dr.DataOutput{}, err
 	}
-	if err := d.annotate(ctx, pvc, map[string]any{restoringAnnotation: req.Point, restoredAnnotation: nil}); err != nil {
-		return dr.DataOutput{}, err
-	}
+	// The claim is marked once the mover is there, and what it said before comes back when the mover refuses.
+	before := map[string]any{restoringAnnotation: annotation(pvc, restoringAnnotation), restoredAnnotation: annotation(pvc, restoredAnnotation)}
 	report, err := d.move(ctx, pvc, req.Datastore.Name, req.Application, driver.MoverOrder{
 		Verb: driver.MoverRestore, Host: d.client.Site, Snapshot: req.Data.Snapshot, Point: req.Point,
 		Labels: map[string]string{"application": req.Application, "datastore": req.Datastore.Name, "point": req.Point},
+	}, func() error {
+		return d.annotate(ctx, pvc, map[string]any{restoringAnnotation: req.Point, restoredAnnotation: nil})
 	}, req.Progress)
 	if err != nil {
-		return dr.DataOutput{}, fmt.Errorf("restore claim %s/%s: %w", pvc.Namespace, pvc.Name, err)
+		err = fmt.Errorf("restore claim %s/%s: %w", pvc.Namespace, pvc.Name, err)
+		if errors.Is(err, driver.ErrUntouched) {
+			// The mark goes even when the work was called off; the bound is its own.
+			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+			defer cancel()
+			err = errors.Join(err, d.annotate(bounded, pvc, before))
+		}
+		return dr.DataOutput{}, err
 	}
-	out := dr.DataOutput{Bytes: report.Bytes, Files: report.Files, Beacon: report.Beacon}
+	if !same(report.Beacon, req.Data.Beacon) {
+		return dr.DataOutput{}, dr.Errorf(dr.ClassIncomplete, nil, "Restore from another recovery point.",
+			"claim %s/%s holds beacon %d of %s after the restore, and the recovery point says %d of %s", pvc.Namespace, pvc.Name,
+			report.Beacon.Sequence, report.Beacon.Time.Format(time.RFC3339), req.Data.Beacon.Sequence, req.Data.Beacon.Time.Format(time.RFC3339))
+	}
+	out := dr.DataOutput{Bytes: report.Bytes, Files: report.Files, Beacon: report.Beacon, Warnings: report.Warnings}
 	text, err := json.Marshal(restored{Point: req.Point, Output: out})
 	if err != nil {
 		return dr.DataOutput{}, fmt.Errorf("note the restore of claim %s/%s: %w", pvc.Namespace, pvc.Name, err)
 	}
 	return out, d.annotate(ctx, pvc, map[string]any{restoringAnnotation: nil, restoredAnnotation: string(text)})
+}
+
+func same(a, b dr.Beacon) bool {
+	equal := a.Time.Equal(b.Time)
+	a.Time, b.Time = time.Time{}, time.Time{}
+	return equal && a == b
+}
+
+// annotation is a value for annotate: nil when the claim has none.
+func annotation(pvc *corev1.PersistentVolumeClaim, name string) any {
+	if v, ok := pvc.Annotations[name]; ok {
+		return v
+	}
+	return nil
 }
 
 // annotate sets annotations of a claim; nil removes one.
@@ -173,8 +204,9 @@ func (d *Driver) annotate(ctx context.Context, pvc *corev1.PersistentVolumeClaim
 	return nil
 }
 
-// move makes a mover beside the volume, lets it do one order, and takes it away again.
-func (d *Driver) move(ctx context.Context, pvc *corev1.PersistentVolumeClaim, datastore, app string, order driver.MoverOrder, progress func(driver.Progress)) (report driver.MoverReport, err error) {
+// move makes a mover beside the volume, lets it do one order, and takes it away again. begin, if there is
+// one, is called when the mover runs and before it gets its order.
+func (d *Driver) move(ctx context.Context, pvc *corev1.PersistentVolumeClaim, datastore, app string, order driver.MoverOrder, begin func() error, progress func(driver.Progress)) (report driver.MoverReport, err error) {
 	j := job{driver: d, claim: pvc, labels: map[string]string{managedBy: "lifeboat", kube.LabelTransient: "mover", appLabel: app, dataLabel: datastore}}
 	if err := j.clear(ctx); err != nil {
 		return report, err
@@ -193,6 +225,11 @@ func (d *Driver) move(ctx context.Context, pvc *corev1.PersistentVolumeClaim, da
 	if err != nil {
 		return report, err
 	}
+	if begin != nil {
+		if err := begin(); err != nil {
+			return report, err
+		}
+	}
 	return d.talk(ctx, pod, order, progress)
 }
 
@@ -202,21 +239,25 @@ func (d *Driver) talk(ctx context.Context, pod *corev1.Pod, order driver.MoverOr
 	toUs, fromPod := io.Pipe()
 	said := &tail{}
 	ended := make(chan error, 1)
+	// A mover that is called off is told so over the stream, which stays until Run is done with it.
+	hold, release := context.WithCancel(context.WithoutCancel(ctx))
+	defer release()
 	go func() {
-		err := d.client.Exec(ctx, pod.Namespace, pod.Name, container, []string{"lifeboat", "mover", "work"}, toPod, fromPod, said)
+		err := d.exec(hold, pod.Namespace, pod.Name, container, []string{"lifeboat", "mover", "work"}, toPod, fromPod, said)
 		_ = fromPod.CloseWithError(io.EOF) // closing a pipe cannot fail
 		_ = fromUs.Close()
 		ended <- err
 	}()
 	report, err := d.mover.Run(ctx, stream{toUs, fromUs}, order, progress)
 	_, _ = fromUs.Close(), toUs.Close() // as above
+	timer := time.NewTimer(cleanUp)
+	defer timer.Stop()
 	select {
 	case execErr := <-ended:
 		if err != nil && execErr != nil {
 			err = fmt.Errorf("%w (the mover: %w%s)", err, execErr, said)
 		}
-	case <-time.After(cleanUp):
-		err = errors.Join(err, fmt.Errorf("the mover did not end within %s of its report", cleanUp))
+	case <-timer.C: // its pod is removed in any case
 	}
 	return report, err
 }
