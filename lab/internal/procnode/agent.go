@@ -81,8 +81,10 @@ func run(ctx context.Context, o Options, detect detector) error {
 	})
 	<-ctx.Done()
 	tasks.Wait()
-	a.cluster.factory.Shutdown()
+	a.mu.Lock()      // whoever observes a pod from here on sees that ctx has ended
+	a.mu.Unlock()    //nolint:staticcheck // an empty section is what is meant
 	a.running.Wait() // each pod's end has its own bound
+	a.cluster.stop()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -175,11 +177,14 @@ func (a *agent) sweep() {
 // observe takes in a pod that was added or changed.
 func (a *agent) observe(ctx context.Context, obj any) {
 	pod, ok := obj.(*corev1.Pod)
-	if !ok || pod.Spec.NodeName != a.opts.NodeName || ctx.Err() != nil {
+	if !ok || pod.Spec.NodeName != a.opts.NodeName {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
 	if p := a.pods[pod.UID]; p != nil {
 		p.observe(pod)
 		return

@@ -56,6 +56,20 @@ func (c *cluster) start(ctx context.Context) error {
 	return nil
 }
 
+// stop waits for the watches to end, though not for one that sleeps until it tries a dead API server
+// again: client-go does not wake it, and it ends by itself within a minute.
+func (c *cluster) stop() {
+	done := make(chan struct{})
+	go func() {
+		c.factory.Shutdown()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Second):
+	}
+}
+
 // onChange calls f for every added, changed or deleted object of an informer.
 func onChange(inf cache.SharedIndexInformer, f func(obj any)) error {
 	_, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{

@@ -39,7 +39,7 @@ type container struct {
 
 func newContainer(p *podRun, spec corev1.Container, r role, dir string) *container {
 	reason := reasonCreating
-	if r == roleMain && len(p.pod.Spec.InitContainers) > 0 {
+	if r == roleMain && len(p.current().Spec.InitContainers) > 0 {
 		reason = reasonInit
 	}
 	no := false
@@ -310,7 +310,7 @@ func (c *container) logOf(previous bool) (string, *logFile, error) {
 	n := int(c.status.RestartCount)
 	if previous {
 		if n == 0 {
-			return "", nil, fmt.Errorf("previous terminated container %q in pod %q not found", c.spec.Name, c.pod.pod.Name)
+			return "", nil, fmt.Errorf("previous terminated container %q in pod %q not found", c.spec.Name, c.pod.current().Name)
 		}
 		return logPath(c.dir, n-1), nil, nil
 	}

@@ -167,18 +167,32 @@ func (n *namespaces) start(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return fmt.Errorf("leaving the shared root: %w", err)
-			}
-			if err := unix.Setns(int(n.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("joining the container's mounts: %w", err)
-			}
-			if err := unix.Setns(int(n.uts.Fd()), unix.CLONE_NEWUTS); err != nil {
-				return fmt.Errorf("joining the container's host name: %w", err)
-			}
-			return f()
-		}()
+		if unix.Gettid() == os.Getpid() {
+			// The first thread is never thrown away, and what it has joined counts as the whole
+			// process's: keep it busy here and let another one do it.
+			done <- n.start(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		if err := n.join(); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
 	}()
 	return <-done
+}
+
+// join moves the calling thread into the namespaces.
+func (n *namespaces) join() error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("leaving the shared root: %w", err)
+	}
+	if err := unix.Setns(int(n.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("joining the container's mounts: %w", err)
+	}
+	if err := unix.Setns(int(n.uts.Fd()), unix.CLONE_NEWUTS); err != nil {
+		return fmt.Errorf("joining the container's host name: %w", err)
+	}
+	return nil
 }

@@ -228,7 +228,7 @@ func (p *podRun) runContainers(ctx context.Context) {
 	writing, stopWriting := context.WithCancel(ctx)
 	var writer sync.WaitGroup
 	writer.Go(func() { p.writeStatus(writing) })
-	if s := p.pod.Spec.ActiveDeadlineSeconds; s != nil {
+	if s := p.current().Spec.ActiveDeadlineSeconds; s != nil {
 		late := time.AfterFunc(time.Until(p.started.Add(time.Duration(*s)*time.Second)), func() {
 			p.fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
 		})
@@ -266,7 +266,7 @@ func (p *podRun) live() {
 	for _, c := range p.containers {
 		switch c.role {
 		case roleInit:
-			c.supervise(p.life, func(e exit) bool { return e.code != 0 && p.pod.Spec.RestartPolicy != corev1.RestartPolicyNever })
+			c.supervise(p.life, func(e exit) bool { return e.code != 0 && p.current().Spec.RestartPolicy != corev1.RestartPolicyNever })
 			if !done(c.snapshot()) {
 				return
 			}
@@ -290,7 +290,7 @@ func (p *podRun) live() {
 // end for good is not run again.
 func (c *container) superviseMain(ctx context.Context) {
 	again := func(e exit) bool {
-		switch c.pod.pod.Spec.RestartPolicy {
+		switch c.pod.current().Spec.RestartPolicy {
 		case corev1.RestartPolicyNever:
 			return false
 		case corev1.RestartPolicyOnFailure:

@@ -26,7 +26,6 @@ type family struct {
 	env      []string     // NAME=value settings that all members carry
 	mounts   uint64       // the mount namespace they live in; 0 if not their own
 	snapshot map[int]proc // members seen earlier, when their parents were still there to tell
-	except   map[int]bool // processes that are not to be touched
 }
 
 func listProcs() ([]proc, error) {
@@ -72,6 +71,9 @@ func (f family) members() ([]proc, error) {
 	}
 	in := map[int]bool{}
 	for _, p := range all {
+		if p.pid == os.Getpid() {
+			continue // nor are our other children members for being ours
+		}
 		if seen, ok := f.snapshot[p.pid]; ok && seen.started == p.started || f.marked(p.pid) {
 			in[p.pid] = true
 		}
@@ -79,14 +81,14 @@ func (f family) members() ([]proc, error) {
 	for grown := true; grown; {
 		grown = false
 		for _, p := range all {
-			if !in[p.pid] && in[p.parent] {
+			if !in[p.pid] && in[p.parent] && p.pid != os.Getpid() {
 				in[p.pid], grown = true, true
 			}
 		}
 	}
 	var out []proc
 	for _, p := range all {
-		if in[p.pid] && !p.zombie && !f.except[p.pid] && p.pid != os.Getpid() {
+		if in[p.pid] && !p.zombie {
 			out = append(out, p)
 		}
 	}

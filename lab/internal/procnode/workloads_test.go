@@ -108,7 +108,7 @@ func testStatefulSet(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	app, group, id := map[string]string{"app": "db"}, int64(4711), int64(4712)
-	spec := w.script(`echo "$(hostname) $(cat /data/n 2>/dev/null)" >> /data/starts; id -u > /data/n; exec sleep 1000`)
+	spec := w.script(`was=$(cat /data/n 2>/dev/null); id -u > /data/n; echo "$(hostname) $was" >> /data/starts; exec sleep 1000`)
 	spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
 	spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &id, RunAsGroup: &id, FSGroup: &group}
 	_, err := w.client.AppsV1().StatefulSets(ns).Create(t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{
