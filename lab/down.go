@@ -72,18 +72,18 @@ func (l *Lab) endSite(ctx context.Context, st *State, name string) error {
 	if err != nil {
 		return err
 	}
-	return awaitSilence(ctx, st, func(a netip.Addr) bool { return loop.Holds(a) })
+	return awaitSilence(ctx, st, func(a netip.AddrPort) bool { return loop.Holds(a.Addr()) })
 }
 
 // awaitSilence returns once nothing listens on those of the lab's loopback addresses. A process that has
 // just been killed may keep its sockets a moment longer than its memory.
-func awaitSilence(ctx context.Context, st *State, ours func(netip.Addr) bool) error {
+func awaitSilence(ctx context.Context, st *State, ours func(netip.AddrPort) bool) error {
 	for {
 		all, err := site.Listeners(layout.Whole(st.Octet))
 		if err != nil {
 			return err
 		}
-		left := slices.DeleteFunc(all, func(a netip.AddrPort) bool { return !ours(a.Addr()) })
+		left := slices.DeleteFunc(all, func(a netip.AddrPort) bool { return !ours(a) })
 		if len(left) == 0 {
 			return nil
 		}
@@ -162,7 +162,8 @@ func (l *Lab) endAll(ctx context.Context, st *State) error {
 		return podnode.Sweep(ctx, string(l.dir)) // it finds nothing where nodes were of processes
 	}
 	if st.Nodes != state.Pods {
-		return awaitSilence(ctx, st, func(netip.Addr) bool { return true })
+		claim := netip.AddrPortFrom(layout.Guard(st.Octet), layout.ClaimPort) // our own, during a start that fails
+		return awaitSilence(ctx, st, func(a netip.AddrPort) bool { return a != claim })
 	}
 	plan := topology.PodPlan(st)
 	for _, s := range st.Sites {

@@ -318,6 +318,7 @@ func TestInterruptedUpLeavesNothingRunning(t *testing.T) {
 	}
 	l := start(t, o) // starts over
 	signalAll(t, l, "", "")
+	await(t, "everything is dead", 10*time.Second, func() bool { p, err := site.Scan(l.Dir(), ""); return err == nil && len(p) == 0 })
 	again, err := Up(t.Context(), o) // a lab that was up comes back with its data, after a reboot say
 	if err != nil {
 		t.Fatal(err)

@@ -163,6 +163,21 @@ func TestDownOfWhatAnUnfinishedUpLeft(t *testing.T) {
 	}
 }
 
+func TestTwoLabsChooseDifferentAddresses(t *testing.T) {
+	t.Parallel()
+	first, second := &State{Nodes: state.Processes, Sites: []Site{{Name: "east"}}}, &State{Nodes: state.Processes, Sites: []Site{{Name: "east"}}}
+	for _, st := range []*State{first, second} {
+		release, err := chooseAddresses(t.Context(), st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+	}
+	if first.Octet == second.Octet || first.Sites[0].APIServer == second.Sites[0].APIServer {
+		t.Errorf("both labs have %s", first.Sites[0].APIServer)
+	}
+}
+
 func TestReadTSIG(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "key")

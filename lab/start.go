@@ -68,6 +68,9 @@ func (l *Lab) startSite(ctx context.Context, st *State, name string, isolation s
 	if err := cfg.Prepare(); err != nil {
 		return agent.SiteStatus{}, err
 	}
+	if err := l.sweep(ctx, st, name); err != nil {
+		return agent.SiteStatus{}, err
+	}
 	began := time.Now()
 	ref, err := l.launch(ctx, st, name, isolation)
 	if err != nil {
@@ -104,11 +107,27 @@ func (l *Lab) startSite(ctx context.Context, st *State, name string, isolation s
 	}
 }
 
+// sweep ends what a crash may have left of a site or of the world that is to start.
+func (l *Lab) sweep(ctx context.Context, st *State, name string) error {
+	if l.ref(name) == (site.Ref{}) {
+		return nil // it never ran
+	}
+	if name != state.World {
+		return l.endSite(ctx, st, name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, endWithin)
+	defer cancel()
+	return site.End(ctx, st.Dir, name, l.ref(name))
+}
+
 // startWorld starts DNS and the resolver if they do not run, and waits until they serve.
 func (l *Lab) startWorld(ctx context.Context, st *State) (agent.WorldStatus, error) {
 	ref := l.ref(state.World)
 	if !ref.Alive() {
-		var err error
+		err := l.sweep(ctx, st, state.World)
+		if err != nil {
+			return agent.WorldStatus{}, err
+		}
 		if ref, err = l.launch(ctx, st, state.World, site.ProcessGroups); err != nil {
 			return agent.WorldStatus{}, err
 		}

@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -95,9 +97,11 @@ func (l *Lab) fresh(ctx context.Context, o Options) error {
 			IngressDomain: "apps." + name + "." + layout.Zone, StorageClass: class, State: state.Stopped,
 		})
 	}
-	if err := chooseAddresses(ctx, st); err != nil {
+	release, err := chooseAddresses(ctx, st)
+	if err != nil {
 		return err
 	}
+	defer release()
 	if err := os.MkdirAll(l.dir.World().Logs(), 0o700); err != nil {
 		return fmt.Errorf("make the lab's directories: %w", err)
 	}
@@ -114,31 +118,38 @@ func (l *Lab) fresh(ctx context.Context, o Options) error {
 	return l.bring(ctx, o, st, o.Sites)
 }
 
-// chooseAddresses finds an octet whose addresses nobody uses, and fills in the addresses that follow.
-func chooseAddresses(ctx context.Context, st *State) error {
-	var err error
+// chooseAddresses finds an octet whose addresses nobody uses, and fills in the addresses that follow. It
+// keeps other labs from choosing the same until release is called, which is when this one's own
+// listeners are there to be seen.
+func chooseAddresses(ctx context.Context, st *State) (release func(), err error) {
+	release = func() {}
 	if st.Nodes == state.Pods {
 		st.Octet, err = podnode.FreeOctet(ctx)
 	} else {
-		st.Octet, err = freeLoopback(ctx)
+		var claim net.Listener
+		if st.Octet, claim, err = freeLoopback(ctx); err == nil {
+			release = func() { _ = claim.Close() } // nobody ever connected to it
+		}
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range st.Sites {
 		s := &st.Sites[i]
 		t, err := topology.Of(st, s.Name)
 		if err != nil {
-			return err
+			release()
+			return nil, err
 		}
 		s.APIServer = "https://" + t.Public.String()
 		s.IngressAddress = t.Ingress.String()
 		s.Registry = t.Registry.String()
 	}
-	return nil
+	return release, nil
 }
 
-func freeLoopback(ctx context.Context) (int, error) {
+// freeLoopback returns a free octet, and a listener among its addresses that makes it look taken.
+func freeLoopback(ctx context.Context) (int, net.Listener, error) {
 	for i := range 250 {
 		octet := firstOctet + i
 		if octet > 254 {
@@ -146,20 +157,22 @@ func freeLoopback(ctx context.Context) (int, error) {
 		}
 		used, err := site.Listeners(layout.Whole(octet))
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		if len(used) > 0 {
 			continue
 		}
-		// A trial of really having the address: a sandbox may not give all of 127.0.0.0/8.
-		at := net.JoinHostPort(layout.Guard(octet).String(), fmt.Sprint(layout.WorldPort))
+		at := net.JoinHostPort(layout.Guard(octet).String(), strconv.Itoa(layout.ClaimPort))
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at)
-		if err != nil {
-			return 0, dr.Errorf(dr.ClassUsage, err, "The lab needs a Linux machine whose whole 127.0.0.0/8 is local.", "cannot listen on the loopback address %s", at)
+		if errors.Is(err, syscall.EADDRINUSE) { // another lab was a moment quicker
+			continue
 		}
-		return octet, l.Close()
+		if err != nil { // a sandbox may not give all of 127.0.0.0/8
+			return 0, nil, dr.Errorf(dr.ClassUsage, err, "The lab needs a Linux machine whose whole 127.0.0.0/8 is local.", "cannot listen on the loopback address %s", at)
+		}
+		return octet, l, nil
 	}
-	return 0, dr.Errorf(dr.ClassConflict, nil, "Take a lab down: lifeboat-lab down --name NAME", "no free loopback addresses are left for another lab")
+	return 0, nil, dr.Errorf(dr.ClassConflict, nil, "Take a lab down: lifeboat-lab down --name NAME", "no free loopback addresses are left for another lab")
 }
 
 // bring starts the world if it does not run and the sites named, and waits until all are ready.
@@ -184,7 +197,7 @@ func (l *Lab) bring(ctx context.Context, o Options, st *State, sites []string) (
 	if st.Nodes == state.Processes {
 		isolation = site.DetectIsolation(ctx, o.SelfBinary)
 	}
-	o.Progress(fmt.Sprintf("starting DNS, the resolver and %s on nodes of %s", strings.Join(sites, ", "), st.Nodes))
+	o.Progress(fmt.Sprintf("starting %s on nodes of %s", strings.Join(append([]string{"DNS", "the resolver"}, sites...), ", "), st.Nodes))
 	g, gctx := errgroup.WithContext(ctx)
 	var world agent.WorldStatus
 	g.Go(func() (err error) {

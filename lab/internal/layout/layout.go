@@ -17,7 +17,8 @@ const (
 	EtcdPeerPort = 2380
 	RegistryPort = 5000
 	KubeletPort  = 10250
-	WorldPort    = 7766 // the world's own service; having it bound is also the claim on a lab's octet
+	WorldPort    = 7766 // the world's own service
+	ClaimPort    = 7767 // bound by a command that has chosen a lab's octet, until the lab runs
 )
 
 // Dir is a lab's directory.

@@ -94,6 +94,7 @@ type stat struct {
 	comm  string
 	state byte
 	ppid  int
+	flags uint64
 	ticks uint64 // user and system time of the process itself, in clock ticks
 	start uint64
 }
@@ -117,13 +118,14 @@ func parseStat(line string) (stat, error) {
 		return stat{}, fmt.Errorf("parse process state %q: too few fields", line)
 	}
 	ppid, err1 := strconv.Atoi(f[1])
+	flags, err5 := strconv.ParseUint(f[6], 10, 64)
 	utime, err2 := strconv.ParseUint(f[11], 10, 64)
 	stime, err3 := strconv.ParseUint(f[12], 10, 64)
 	start, err4 := strconv.ParseUint(f[19], 10, 64)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return stat{}, fmt.Errorf("parse process state %q: %w", line, err)
 	}
-	return stat{comm: line[open+1 : shut], state: f[0][0], ppid: ppid, ticks: utime + stime, start: start}, nil
+	return stat{comm: line[open+1 : shut], state: f[0][0], ppid: ppid, flags: flags, ticks: utime + stime, start: start}, nil
 }
 
 // processName says which program runs; for a multi-call binary, which of its commands.
@@ -155,13 +157,17 @@ func RefOf(pid int) (Ref, error) {
 	return Ref{PID: pid, Start: st.start}, nil
 }
 
-// Alive says whether the process still runs (a zombie does not).
+// exiting is the kernel's flag of a process on its way out, which the first process of a PID namespace
+// is until all others there are gone.
+const exiting = 0x4
+
+// Alive says whether the process still runs (a zombie does not, nor one that is exiting).
 func (r Ref) Alive() bool {
 	if r.PID <= 0 {
 		return false
 	}
 	st, err := readStat(r.PID)
-	return err == nil && st.start == r.Start && st.state != 'Z' && st.state != 'X'
+	return err == nil && st.start == r.Start && st.state != 'Z' && st.state != 'X' && st.flags&exiting == 0
 }
 
 // Signal sends sig to exactly this process; that it is gone already is no error.
