@@ -11,6 +11,7 @@ import (
 
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/lab/internal/agent"
+	"lifeboat.dev/lifeboat/lab/internal/layout"
 	"lifeboat.dev/lifeboat/lab/internal/podnode"
 	"lifeboat.dev/lifeboat/lab/internal/site"
 	"lifeboat.dev/lifeboat/lab/internal/state"
@@ -88,9 +89,9 @@ func (l *Lab) startSite(ctx context.Context, st *State, name string, isolation s
 			progress(fmt.Sprintf("site %s is ready after %s", name, time.Since(began).Round(100*time.Millisecond)))
 			return status, nil
 		case status.Failed != "":
-			return status, l.startFailed(name, errors.New(status.Failed))
+			return status, startFailed(l.part(name), errors.New(status.Failed))
 		case !ref.Alive():
-			return status, l.startFailed(name, errors.New("its first process ended"))
+			return status, startFailed(l.part(name), errors.New("its first process ended"))
 		}
 		if now := strings.Join(status.Waiting, ", "); now != waiting || time.Since(said) > sayEvery {
 			if now != "" && time.Since(said) > sayEvery {
@@ -101,7 +102,7 @@ func (l *Lab) startSite(ctx context.Context, st *State, name string, isolation s
 		}
 		select {
 		case <-ctx.Done():
-			return status, l.startFailed(name, fmt.Errorf("%w (waiting for %s)", context.Cause(ctx), waiting))
+			return status, startFailed(l.part(name), fmt.Errorf("%w (waiting for %s)", context.Cause(ctx), waiting))
 		case <-time.After(waitPause):
 		}
 	}
@@ -142,13 +143,13 @@ func (l *Lab) startWorld(ctx context.Context, st *State) (agent.WorldStatus, err
 		case w.Ready:
 			return w, nil
 		case w.Failed != "":
-			return w, l.startFailed(state.World, errors.New(w.Failed))
+			return w, startFailed(l.part(state.World), errors.New(w.Failed))
 		case !ref.Alive():
-			return w, l.startFailed(state.World, errors.New("the process ended"))
+			return w, startFailed(l.part(state.World), errors.New("the process ended"))
 		}
 		select {
 		case <-ctx.Done():
-			return w, l.startFailed(state.World, context.Cause(ctx))
+			return w, startFailed(l.part(state.World), context.Cause(ctx))
 		case <-time.After(waitPause):
 		}
 	}
@@ -186,10 +187,9 @@ func (l *Lab) launch(ctx context.Context, st *State, name string, isolation site
 }
 
 // startFailed says why, with the last lines of the logs that are likely to tell more.
-func (l *Lab) startFailed(name string, why error) error {
-	part := l.part(name)
-	what := "site " + name
-	if name == state.World {
+func startFailed(part layout.Site, why error) error {
+	what := "site " + part.Name()
+	if part.Name() == state.World {
 		what = "DNS or the resolver"
 	}
 	var said []error
