@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -28,6 +29,7 @@ type agent struct {
 	root      bool
 	isolation Isolation
 	stages    string // where new roots are put together
+	nsenter   string // the system's tool that joins user namespaces, if it is there
 	client    kubernetes.Interface
 	cluster   *cluster
 	hosts     *hostsFiles
@@ -110,6 +112,7 @@ func newAgent(ctx context.Context, o Options, detect detector) (*agent, error) {
 	if err := left.end(limit); err != nil {
 		return nil, fmt.Errorf("process node: ending what an earlier agent left: %w", err)
 	}
+	a.nsenter, _ = exec.LookPath("nsenter") // every Debian has it; we can do without
 	a.isolation = detect(ctx, o.Launcher, o.Dir)
 	o.Log.Info("process node", "name", o.NodeName, "isolation", a.isolation.String())
 	config := rest.CopyConfig(o.Config)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -112,7 +113,8 @@ func (pl *plan) startHere(cmd *exec.Cmd, argv []string) error {
 }
 
 // startIn starts argv beside p, with its environment, user and view of files. A user namespace can
-// not be joined by a program with threads, so there the view is made anew, of the same parts.
+// not be joined by a program with threads: a small tool of the system does that, and where it is
+// missing the view is made anew, of the same parts, at the price of some 50 ms of processor time.
 func (a *agent) startIn(p *process, cmd *exec.Cmd, argv []string) error {
 	argv, err := p.plan.resolve(argv)
 	if err != nil {
@@ -122,11 +124,16 @@ func (a *agent) startIn(p *process, cmd *exec.Cmd, argv []string) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
-	if a.isolation == Namespace {
-		if p.ns == nil {
-			return fmt.Errorf("the container's process %d is gone", p.pid)
-		}
+	switch {
+	case a.isolation == Namespace && p.ns == nil:
+		return fmt.Errorf("the container's process %d is gone", p.pid)
+	case a.isolation == Namespace:
 		return p.ns.start(func() error { return p.plan.startHere(cmd, argv) })
+	case a.isolation == UserNamespace && a.nsenter != "":
+		cmd.Path = a.nsenter
+		cmd.Args = append([]string{a.nsenter, "--preserve-credentials", "--user", "--mount", "--uts", "--target", strconv.Itoa(p.pid), "--",
+			"/bin/sh", "-c", `cd "$0" && exec "$@"`, p.plan.dir}, argv...)
+		return cmd.Start()
 	}
 	return a.startFresh(cmd, p.plan, argv)
 }
