@@ -2,12 +2,16 @@ package registry
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
-	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,94 +22,77 @@ import (
 const manifestLimit = 4 << 20
 
 // keeper stands before the registry, which remembers manifests in memory only, and writes those that it
-// accepted to disk: one file for each name and tag or digest, its type in the first line.
+// accepted to disk: DIR/REPOSITORY/TAG-OR-DIGEST, both escaped, the media type in the first line.
 type keeper struct {
 	dir  string
 	next http.Handler
 	mu   sync.Mutex // one change at a time, so that disk and memory see the same order
 }
 
-func newKeeper(dir string, next http.Handler) (*keeper, error) {
+func newKeeper(ctx context.Context, dir string, next http.Handler, log *slog.Logger) (*keeper, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the registry's directory: %w", err)
 	}
 	k := &keeper{dir: dir, next: next}
-	return k, k.load()
+	return k, k.load(ctx, log)
 }
 
 // load gives the registry what it knew before. An index is refused before its images are there, so what was
 // refused is tried again as long as others get in.
-func (k *keeper) load() error {
-	waiting, err := k.files()
+func (k *keeper) load(ctx context.Context, log *slog.Logger) error {
+	waiting, err := filepath.Glob(filepath.Join(k.dir, "*", "*"))
 	if err != nil {
 		return fmt.Errorf("reading the registry's manifests: %w", err)
 	}
 	for len(waiting) > 0 {
 		var refused []string
 		for _, path := range waiting {
-			ok, err := k.replay(path)
+			ok, err := k.replay(ctx, path)
 			if err != nil {
-				return err
+				return fmt.Errorf("reading manifest %s: %w", path, err)
 			}
 			if !ok {
 				refused = append(refused, path)
 			}
 		}
 		if len(refused) == len(waiting) {
-			return fmt.Errorf("the registry does not take back %d manifests, the first is %s: blobs are missing beside it", len(refused), refused[0])
+			log.Warn("these manifests are left out, parts of them are missing", "manifests", refused)
+			return nil
 		}
 		waiting = refused
 	}
 	return nil
 }
 
-func (k *keeper) files() ([]string, error) {
-	var list []string
-	err := filepath.WalkDir(k.dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && !strings.HasSuffix(path, ".new") {
-			list = append(list, path)
-		}
-		return err
-	})
-	return list, err
-}
-
-func (k *keeper) replay(path string) (bool, error) {
+func (k *keeper) replay(ctx context.Context, path string) (bool, error) {
+	if strings.HasSuffix(path, ".new") {
+		return true, os.Remove(path) // it was being written when the registry was killed
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return false, fmt.Errorf("reading a manifest: %w", err)
+		return false, err
 	}
-	rel, err := filepath.Rel(k.dir, path)
-	if err != nil {
-		return false, fmt.Errorf("reading a manifest: %w", err)
+	repository, err1 := url.PathUnescape(filepath.Base(filepath.Dir(path)))
+	reference, err2 := url.PathUnescape(filepath.Base(path))
+	if err := errors.Join(err1, err2); err != nil {
+		return false, err
 	}
 	mediaType, content, _ := bytes.Cut(data, []byte{'\n'})
-	at := strings.LastIndexByte(rel, filepath.Separator)
-	req := httptest.NewRequest(http.MethodPut, "/v2/"+rel[:max(at, 0)]+"/manifests/"+rel[at+1:], bytes.NewReader(content))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "/v2/"+repository+"/manifests/"+reference, bytes.NewReader(content))
+	if err != nil {
+		return false, err
+	}
 	req.Header.Set("Content-Type", string(mediaType))
-	w := httptest.NewRecorder()
-	k.next.ServeHTTP(w, req)
-	return w.Code == http.StatusCreated, nil
-}
-
-// path returns the file of a request for a manifest; repository names have slashes, tags and digests none.
-func (k *keeper) path(req *http.Request) (string, bool) {
-	rest, ok := strings.CutPrefix(req.URL.Path, "/v2/")
-	if !ok {
-		return "", false
-	}
-	at := strings.LastIndex(rest, "/manifests/")
-	if at < 1 {
-		return "", false
-	}
-	rel := filepath.Join(rest[:at], rest[at+len("/manifests/"):])
-	return filepath.Join(k.dir, rel), filepath.IsLocal(rel)
+	var a answer
+	k.next.ServeHTTP(&a, req)
+	return a.code == http.StatusCreated, nil
 }
 
 // ServeHTTP implements http.Handler.
 func (k *keeper) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	path, ok := k.path(req)
-	if !ok || req.Method != http.MethodPut && req.Method != http.MethodDelete {
+	rest, inV2 := strings.CutPrefix(req.URL.Path, "/v2/")
+	at := strings.LastIndex(rest, "/manifests/")
+	if !inV2 || at < 1 || req.Method != http.MethodPut && req.Method != http.MethodDelete {
 		k.next.ServeHTTP(w, req)
 		return
 	}
@@ -117,35 +104,71 @@ func (k *keeper) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	req.Body = io.NopCloser(bytes.NewReader(content))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	answer := httptest.NewRecorder()
-	k.next.ServeHTTP(answer, req)
-	if answer.Code < 300 {
-		if err := k.keep(path, req, content); err != nil {
+	var a answer
+	k.next.ServeHTTP(&a, req)
+	if a.code < 300 {
+		dir := filepath.Join(k.dir, url.PathEscape(rest[:at]))
+		if err := k.keep(dir, rest[at+len("/manifests/"):], req, content); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 	}
-	for name, values := range answer.Header() {
+	for name, values := range a.header {
 		w.Header()[name] = values
 	}
-	w.WriteHeader(answer.Code)
-	_, _ = w.Write(answer.Body.Bytes()) // the client has gone: nobody to tell
+	w.WriteHeader(a.code)
+	_, _ = w.Write(a.body.Bytes()) // the client has gone: nobody to tell
 }
 
-func (k *keeper) keep(path string, req *http.Request, content []byte) error {
+// keep writes a manifest under its reference and, for the time when a tag has moved on, its digest.
+func (k *keeper) keep(dir, reference string, req *http.Request, content []byte) error {
 	if req.Method == http.MethodDelete {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(filepath.Join(dir, url.PathEscape(reference)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("forgetting a manifest: %w", err)
 		}
 		return nil
 	}
-	data := append([]byte(req.Header.Get("Content-Type")+"\n"), content...)
-	err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path+".new", data, 0o600))
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keeping a manifest: %w", err)
 	}
+	data := append([]byte(req.Header.Get("Content-Type")+"\n"), content...)
+	sum := sha256.Sum256(content)
+	for _, name := range []string{"sha256:" + hex.EncodeToString(sum[:]), reference} {
+		path := filepath.Join(dir, url.PathEscape(name))
+		err := os.WriteFile(path+".new", data, 0o600)
+		if err == nil {
+			err = os.Rename(path+".new", path)
+		}
+		if err != nil {
+			return fmt.Errorf("keeping a manifest: %w", err)
+		}
+	}
 	return nil
+}
+
+// answer holds back what the registry says until the manifest is on disk.
+type answer struct {
+	code   int
+	header http.Header
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(code int) { a.code = code }
+
+// Write implements http.ResponseWriter.
+func (a *answer) Write(b []byte) (int, error) {
+	if a.code == 0 {
+		a.code = http.StatusOK
+	}
+	return a.body.Write(b)
 }

@@ -36,8 +36,8 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(blobs, 0o700); err != nil {
 		return fmt.Errorf("making the registry's directory: %w", err)
 	}
-	handler, err := newKeeper(filepath.Join(o.Dir, "manifests"), registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)),
-		registry.WithReferrersSupport(true), registry.Logger(slog.NewLogLogger(quiet(o.Log), slog.LevelDebug))))
+	handler, err := newKeeper(ctx, filepath.Join(o.Dir, "manifests"), registry.New(registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)),
+		registry.WithReferrersSupport(true), registry.Logger(slog.NewLogLogger(quiet(o.Log), slog.LevelDebug))), slog.New(quiet(o.Log)))
 	if err != nil {
 		return err
 	}
