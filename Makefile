@@ -47,8 +47,8 @@ setup: ## the Debian packages that the tests need; says what it installs or skip
 demo: build ## a region is lost and the application comes back
 	@$(BIN)/lifeboat demo
 
-bench: build ## figures against their bounds: start, idling, and what Lifeboat adds to a recovery
-	cd lab && go run ./bench -bin $(BIN)
+bench: build ## figures against their bounds; SUITE=lab,demo picks some of them
+	cd lab && go run ./bench -bin $(BIN) -suite "$(SUITE)"
 
 clean:
 	rm -rf $(BIN)

@@ -1,5 +1,6 @@
-// Command bench measures what a site costs to start and to keep, and what Lifeboat itself adds to a
-// recovery, and holds each figure against its bound. It runs the built programs in bin/.
+// Command bench measures what Lifeboat and its lab cost, a suite at a time, and holds each figure against its
+// bound. A floor that a figure is measured against is measured in the same run. It runs the built programs in
+// bin/.
 package main
 
 import (
@@ -32,11 +33,16 @@ func main() {
 	settle := flag.Duration("settle", 20*time.Second, "time between ready and the measurement of idling")
 	idle := flag.Duration("idle", 30*time.Second, "how long idling is measured")
 	runs := flag.Int("runs", 3, "how often the demo is shown; the middle result counts")
+	only := flag.String("suite", "", "run only these suites, separated by commas (default: all)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	b := &bench{bin: *bin}
-	if err := b.all(ctx, *settle, *idle, *runs); err != nil {
+	suites := []suite{
+		{"lab", func(ctx context.Context, dir string) error { return b.lab(ctx, dir, *settle, *idle) }},
+		{"demo", func(ctx context.Context, _ string) error { return b.demo(ctx, *runs) }},
+	}
+	if err := runSuites(ctx, suites, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -51,17 +57,51 @@ type bench struct {
 	short int
 }
 
-func (b *bench) all(ctx context.Context, settle, idle time.Duration, runs int) error {
-	fmt.Printf("input cores %d\ninput memory %s\ninput settle %s idle %s demo-runs %d\n", runtime.NumCPU(), memory(), settle, idle, runs)
+// suite is a group of figures that are measured together, in a directory of their own.
+type suite struct {
+	name string
+	run  func(ctx context.Context, dir string) error
+}
+
+// runSuites runs those of the suites that are asked for, one after the other; a failed one does not keep
+// the others from being measured.
+func runSuites(ctx context.Context, suites []suite, only string) (err error) {
+	fmt.Printf("input cores %d\ninput memory %s\n", runtime.NumCPU(), memory())
+	wanted := strings.Split(only, ",")
+	for _, name := range wanted {
+		if only != "" && !slices.ContainsFunc(suites, func(s suite) bool { return s.name == name }) {
+			return fmt.Errorf("there is no suite %q", name)
+		}
+	}
 	dir, err := os.MkdirTemp("", "lifeboat-bench-")
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
-	return errors.Join(b.lab(ctx, filepath.Join(dir, "lab"), settle, idle), b.demo(ctx, runs), os.RemoveAll(dir))
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	for _, s := range suites {
+		if ctx.Err() != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		if only != "" && !slices.Contains(wanted, s.name) {
+			continue
+		}
+		fmt.Printf("suite %s\n", s.name)
+		part := filepath.Join(dir, s.name)
+		failed := os.Mkdir(part, 0o700)
+		if failed == nil {
+			failed = s.run(ctx, part)
+		}
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("suite %s: %w", s.name, failed))
+		}
+	}
+	return err
 }
 
 // lab measures two sites of processes.
 func (b *bench) lab(ctx context.Context, dir string, settle, idle time.Duration) (err error) {
+	fmt.Printf("input settle %s idle %s\n", settle, idle)
+	dir = filepath.Join(dir, "lab")
 	// The first start reads the programs from disk; the second one is what "warm" means.
 	if _, err := b.run(ctx, "lifeboat-lab", "up", "--dir", dir); err != nil {
 		return err
@@ -108,6 +148,7 @@ func (b *bench) lab(ctx context.Context, dir string, settle, idle time.Duration)
 
 // demo measures what Lifeboat adds to a recovery.
 func (b *bench) demo(ctx context.Context, runs int) error {
+	fmt.Printf("input demo-runs %d\n", runs)
 	var all []float64
 	for range runs {
 		out, err := b.run(ctx, "lifeboat", "demo", "-o", "json", "--report", os.DevNull)
