@@ -26,6 +26,7 @@ func (d *decoder) application(name text, o *object) {
 	d.data(a, o)
 	d.traffic(a, o)
 	d.probes(a, o)
+	restoring(a, o)
 	o.later("dependsOn", "external")
 	declare(d, &d.applications, "Application", name, a)
 }

@@ -26,6 +26,9 @@ type (
 		Ingress        outIngress        `yaml:"ingress,omitempty"`
 		Registry       string            `yaml:"registry,omitempty"`
 		StorageClasses map[string]string `yaml:"storageClasses,omitempty"`
+		IngressClasses map[string]string `yaml:"ingressClasses,omitempty"`
+		Zones          map[string]string `yaml:"zones,omitempty"`
+		NodeLabels     map[string]string `yaml:"nodeLabels,omitempty"`
 		MoverImage     string            `yaml:"moverImage,omitempty"`
 	}
 	outCluster struct {
@@ -67,6 +70,7 @@ type (
 		Data       []outData      `yaml:"data,omitempty"`
 		Traffic    []outTraffic   `yaml:"traffic,omitempty"`
 		Probes     []outProbe     `yaml:"probes,omitempty"`
+		Restore    outRestore     `yaml:"restore,omitempty"`
 	}
 	outPlacement struct {
 		Preferred string   `yaml:"preferred"`
@@ -124,7 +128,7 @@ func documentsOf(f *dr.Fleet) []outDocument {
 		docs = append(docs, outDocument{APIVersion, kind, map[string]string{"name": name}, spec})
 	}
 	for _, s := range f.Sites {
-		add("Site", s.Name, outSite{s.Region, outCluster(s.Cluster), outIngress(s.Ingress), s.Registry, s.StorageClasses, s.MoverImage})
+		add("Site", s.Name, outSite{s.Region, outCluster(s.Cluster), outIngress(s.Ingress), s.Registry, s.StorageClasses, s.IngressClasses, s.Zones, s.NodeLabels, s.MoverImage})
 	}
 	for _, v := range f.Vaults {
 		add("Vault", v.Name, outVault{v.Location, outKey(v.EncryptionKey)})
@@ -181,6 +185,7 @@ func applicationOf(a dr.Application) outApplication {
 		}
 		out.Probes = append(out.Probes, o)
 	}
+	out.Restore = restoreOf(a.Restore)
 	return out
 }
 

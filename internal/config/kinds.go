@@ -129,6 +129,9 @@ func (d *decoder) site(name text, o *object) {
 	}
 	s.Registry = o.text("registry", optional).value
 	s.StorageClasses = o.textMap("storageClasses")
+	s.IngressClasses = o.textMap("ingressClasses")
+	s.Zones = o.textMap("zones")
+	s.NodeLabels = o.nodeLabels("nodeLabels")
 	s.MoverImage = o.text("moverImage", optional).value
 	declare(d, &d.sites, "Site", name, s)
 }

@@ -21,6 +21,12 @@ type Site struct {
 	Registry string `json:"registry,omitempty"`
 	// StorageClasses maps a class of any other site to the class to use here; "*" is the fallback.
 	StorageClasses map[string]string `json:"storageClasses,omitempty"`
+	// IngressClasses, Zones and NodeLabels map what objects ask for at any other site to what there is here;
+	// "*" is the fallback of the first two. A node label is "key=value", or a key alone; what it maps to is
+	// of the same form, or empty: then the demand is dropped.
+	IngressClasses map[string]string `json:"ingressClasses,omitempty"`
+	Zones          map[string]string `json:"zones,omitempty"`
+	NodeLabels     map[string]string `json:"nodeLabels,omitempty"`
 	// MoverImage is the image of Lifeboat's data mover; empty means REGISTRY/lifeboat:latest.
 	MoverImage string `json:"moverImage,omitempty"`
 }
@@ -95,6 +101,7 @@ type Application struct {
 	Data       []Datastore  `json:"data,omitempty"`
 	Traffic    []TrafficRef `json:"traffic,omitempty"`
 	Probes     []Probe      `json:"probes,omitempty"`
+	Restore    RestoreRules `json:"restore,omitzero"`
 }
 
 // Placement says where an application runs and where it recovers.

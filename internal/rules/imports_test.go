@@ -21,8 +21,10 @@ var allowed = map[string][]string{
 	"internal/dr":                  {},
 	"internal/plan":                {"internal/dr"},
 	"internal/check":               {"internal/dr"},
-	"internal/report":              {"internal/dr"},
-	"internal/config":              {"internal/dr"},
+	"internal/diff":                {},
+	"internal/edit":                {"internal/dr", "internal/diff"},
+	"internal/report":              {"internal/dr", "internal/diff"},
+	"internal/config":              {"internal/dr", "internal/edit"},
 	"internal/run":                 {"internal/dr"},
 	"internal/guard":               {"internal/dr"},
 	"internal/vault/blob":          {},
@@ -34,25 +36,25 @@ var allowed = map[string][]string{
 	"internal/driver/*":            {"internal/driver", "internal/dr", "internal/kube"}, // never another driver
 	"internal/kube":                {"internal/dr"},
 	"internal/capture":             {"internal/dr", "internal/kube"},
-	"internal/restore":             {"internal/dr", "internal/kube"},
+	"internal/restore":             {"internal/dr", "internal/kube", "internal/diff", "internal/edit"},
 	"internal/observe":             {"internal/dr", "internal/driver", "internal/kube", "internal/vault"},
 	"internal/operator":            {"api/*", "internal/dr", "internal/plan", "internal/run", "internal/check", "internal/observe", "internal/report"},
 	"internal/web":                 {"internal/dr", "internal/report"},
 	"internal/wire": {
 		"internal/dr", "internal/plan", "internal/check", "internal/config", "internal/run", "internal/guard", "internal/capture",
-		"internal/restore", "internal/observe", "internal/kube", "internal/driver", "internal/driver/*",
+		"internal/restore", "internal/diff", "internal/edit", "internal/observe", "internal/kube", "internal/driver", "internal/driver/*",
 		"internal/vault", "internal/vault/blob", "internal/vault/repo", "internal/vault/mover",
 	},
 	// The commands name no driver: that is wire's part.
 	"cmd/*": {
-		"internal/wire", "internal/config", "internal/operator", "internal/web", "internal/report", "internal/dr", "internal/plan",
+		"internal/wire", "internal/config", "internal/operator", "internal/web", "internal/report", "internal/diff", "internal/dr", "internal/plan",
 		"internal/check", "internal/run", "internal/observe", "internal/kube", "internal/driver", "internal/vault", "internal/vault/mover",
 	},
 	"internal/rules": {},
 }
 
 // pure packages decide; they may use the standard library alone, and of it nothing that reaches out.
-var pure = []string{"internal/dr", "internal/plan", "internal/check", "internal/report"}
+var pure = []string{"internal/dr", "internal/plan", "internal/check", "internal/report", "internal/diff"}
 
 var reachesOut = []string{"context", "net", "net/http", "os", "os/exec", "syscall", "math/rand", "math/rand/v2", "crypto/rand"}
 
