@@ -20,7 +20,10 @@ import (
 // may be nil; it is never called twice at once.
 func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress func(Progress)) (dr.RestoreOutput, error) {
 	opts = opts.withDefaults()
-	p := s.Prepare(opts)
+	p, err := s.Prepare(ctx, opts)
+	if err != nil {
+		return dr.RestoreOutput{}, err
+	}
 	t, err := inspect(ctx, c, s.Meta.Namespaces)
 	if err != nil {
 		return dr.RestoreOutput{}, err

@@ -130,14 +130,14 @@ func identity(want, live []any) func(any) string {
 			}
 			return strings.Join(parts, "/")
 		}
-		if unique(want, by) && unique(live, by) {
+		if distinct(want, by) && distinct(live, by) {
 			return by
 		}
 	}
 	return nil
 }
 
-func unique(list []any, by func(any) string) bool {
+func distinct(list []any, by func(any) string) bool {
 	seen := map[string]bool{}
 	for _, e := range list {
 		id := by(e)

@@ -11,7 +11,11 @@ import (
 func object(t *testing.T, doc string) *unstructured.Unstructured {
 	t.Helper()
 	s := load(t, doc)
-	return s.objects[0]
+	o, err := s.object(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 func TestCompare(t *testing.T) {
@@ -65,8 +69,8 @@ func TestLastingLeavesOutOurMarks(t *testing.T) {
 	if err := yaml.Unmarshal([]byte("{apiVersion: v1, kind: ConfigMap, metadata: {name: x, namespace: shop}, data: {a: c}}"), &live); err != nil {
 		t.Fatal(err)
 	}
-	p := load(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, namespace: shop}, data: {a: b}}").Prepare(options())
-	all := compare(p.items[0].obj, &unstructured.Unstructured{Object: live})
+	p := prepare(t, load(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: x, namespace: shop}, data: {a: b}}"), options())
+	all := compare(formOf(t, p, p.items[0]).obj, &unstructured.Unstructured{Object: live})
 	if got := lasting(all); len(got) != 1 || !strings.HasPrefix(got[0], "data.a") {
 		t.Errorf("of %q these last: %q", all, got)
 	}
@@ -88,7 +92,7 @@ func TestMapGeneration(t *testing.T) {
 
 func TestObstacles(t *testing.T) {
 	t.Parallel()
-	p := load(t, sample()...).Prepare(options())
+	p := prepare(t, load(t, sample()...), options())
 	tg := &target{site: "west", kinds: map[gk]served{}, failed: map[string]error{}, classes: map[string]class{"plain": {}}}
 	for _, it := range p.items {
 		if it.key.Kind != "Route" && it.key.Kind != "Discount" {

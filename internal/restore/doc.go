@@ -1,4 +1,11 @@
 // Package restore puts an application's captured cluster state back at another site: it changes what has
 // to differ there, applies the objects in the order in which they need each other, and compares the
 // outcome with what was captured.
+//
+// A Set holds a checkpoint of any size in little memory: of each object its key, and its document
+// compressed (a large one not at all, where the source can give it again). Nothing holds all objects at
+// once. Prepare looks at each in turn and keeps an item: key, needs as edges to other items, and the few
+// facts that are asked of it later. The object as it is restored, its form, is a pure function of the
+// captured document and the options; it is made when its turn comes, and made again where it is needed
+// again. One object asks about another through Set.lookup; what is asked of many is a fact.
 package restore

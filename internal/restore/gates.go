@@ -27,9 +27,9 @@ func (a *applier) backendsReady(ctx context.Context, it *item) error {
 	if it.key.Kind != "ValidatingWebhookConfiguration" && it.key.Kind != "MutatingWebhookConfiguration" {
 		return nil
 	}
-	for _, n := range a.prepared.backendNeeds(it) {
-		backend := a.prepared.byKey[n.key]
-		if backend == nil || !kube.HasReadiness(n.key.GroupKind) {
+	for _, e := range it.needs {
+		backend := &a.prepared.all[e.to]
+		if !e.firm || backend.skipped || !kube.HasReadiness(backend.key.GroupKind) {
 			continue
 		}
 		if err := a.awaitReady(ctx, it, backend); err != nil {
@@ -41,7 +41,7 @@ func (a *applier) backendsReady(ctx context.Context, it *item) error {
 
 // awaitReady waits until one object, on which another waits, is ready.
 func (a *applier) awaitReady(ctx context.Context, waiter, it *item) error {
-	version, ok := a.target.version(it.key.GroupKind, it.obj.GroupVersionKind().Version)
+	version, ok := a.target.version(it.key.GroupKind, it.version)
 	if !ok {
 		return fmt.Errorf("site %s does not serve %s", a.client.Site, it.key.GroupKind)
 	}

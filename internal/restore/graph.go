@@ -10,10 +10,11 @@ import (
 // succeeded.
 type graph struct {
 	items []*item
-	needs [][]edge
+	needs [][]arrow
 }
 
-type edge struct {
+// arrow is an edge between nodes.
+type arrow struct {
 	to   int
 	firm bool
 }
@@ -21,22 +22,16 @@ type edge struct {
 // newGraph joins the items to those of them that they need. Where needs run in a circle, as owner
 // references can, the circle is opened at a need that is not firm.
 func newGraph(p *Prepared, items []*item) *graph {
-	index := map[key]int{}
+	node := make([]int, len(p.all)) // by index in the set, plus one
 	for i, it := range items {
-		index[it.key] = i
+		node[it.index] = i + 1
 	}
-	g := &graph{items: items, needs: make([][]edge, len(items))}
+	g := &graph{items: items, needs: make([][]arrow, len(items))}
 	for i, it := range items {
-		for _, n := range p.needs(it) {
-			to, ok := index[n.key]
-			if !ok || to == i {
-				continue
+		for _, e := range it.needs {
+			if to := node[e.to] - 1; to >= 0 && to != i {
+				g.needs[i] = append(g.needs[i], arrow{to, e.firm})
 			}
-			if at := slices.IndexFunc(g.needs[i], func(e edge) bool { return e.to == to }); at >= 0 {
-				g.needs[i][at].firm = g.needs[i][at].firm || n.firm
-				continue
-			}
-			g.needs[i] = append(g.needs[i], edge{to, n.firm})
 		}
 	}
 	g.openCircles()
@@ -54,8 +49,8 @@ func (g *graph) openCircles() {
 	var visit func(i int)
 	visit = func(i int) {
 		state[i] = under
-		// Firm needs first: then the edge that closes a circle is one of the others, where there is one.
-		slices.SortStableFunc(g.needs[i], func(a, b edge) int {
+		// Firm needs first: then the arrow that closes a circle is one of the others, where there is one.
+		slices.SortStableFunc(g.needs[i], func(a, b arrow) int {
 			switch {
 			case a.firm == b.firm:
 				return a.to - b.to
@@ -64,7 +59,7 @@ func (g *graph) openCircles() {
 			}
 			return 1
 		})
-		g.needs[i] = slices.DeleteFunc(g.needs[i], func(e edge) bool {
+		g.needs[i] = slices.DeleteFunc(g.needs[i], func(e arrow) bool {
 			if state[e.to] == unseen {
 				visit(e.to)
 			}
@@ -148,5 +143,5 @@ func (g *graph) run(ctx context.Context, workers int, do func(ctx context.Contex
 }
 
 func (g *graph) firm(node, need int) bool {
-	return slices.ContainsFunc(g.needs[node], func(e edge) bool { return e.to == need && e.firm })
+	return slices.ContainsFunc(g.needs[node], func(e arrow) bool { return e.to == need && e.firm })
 }

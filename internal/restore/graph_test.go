@@ -52,7 +52,7 @@ func order(t *testing.T, p *Prepared, stage dr.Stage) []string {
 
 func TestOrder(t *testing.T) {
 	t.Parallel()
-	p := load(t, sample()...).Prepare(options())
+	p := prepare(t, load(t, sample()...), options())
 	for _, c := range []struct {
 		stage  dr.Stage
 		before [][2]string
@@ -78,27 +78,27 @@ func TestOrder(t *testing.T) {
 
 func TestStagesDivideWhatRuns(t *testing.T) {
 	t.Parallel()
-	p := load(t, sample()...).Prepare(options())
+	p := prepare(t, load(t, sample()...), options())
 	for _, it := range p.items {
 		runs := slices.Contains([]string{"Deployment", "HorizontalPodAutoscaler", "Route", "ValidatingWebhookConfiguration", "Discount", "LimitRange"}, it.key.Kind)
 		if got := it.stage == dr.StageWorkloads; got != runs {
 			t.Errorf("%s is of stage %s", it.key, it.stage)
 		}
 	}
-	if it := p.byKey[key{gk{Group: "apps", Kind: "Deployment"}, "shop", "web"}]; !it.autoscaled {
+	if it := p.item(key{gk{Group: "apps", Kind: "Deployment"}, "shop", "web"}); !it.autoscaled {
 		t.Error("the Deployment is not known to be autoscaled")
 	}
-	if it := p.byKey[key{gk{Group: "example.com", Kind: "Discount"}, "shop", "d"}]; !it.custom || it.status["observedGeneration"] != int64(3) {
+	if it := p.item(key{gk{Group: "example.com", Kind: "Discount"}, "shop", "d"}); !it.custom || formOf(t, p, it).status["observedGeneration"] != int64(3) {
 		t.Errorf("the custom resource's status is not kept: %+v", it)
 	}
 }
 
 func TestCirclesAreOpened(t *testing.T) {
 	t.Parallel()
-	p := load(t,
+	p := prepare(t, load(t,
 		`{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop, uid: u-a, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: b, uid: u-b}]}}`,
 		`{apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: shop, uid: u-b, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: a, uid: u-a}]}}`,
-	).Prepare(options())
+	), options())
 	if got := order(t, p, dr.StageFoundation); len(got) != 2 {
 		t.Errorf("order %q", got)
 	}
@@ -106,7 +106,7 @@ func TestCirclesAreOpened(t *testing.T) {
 
 func TestWhatAFailureStops(t *testing.T) {
 	t.Parallel()
-	p := load(t, sample()...).Prepare(options())
+	p := prepare(t, load(t, sample()...), options())
 	var blocked []string
 	var mu sync.Mutex
 	err := newGraph(p, p.stage(dr.StageFoundation)).run(t.Context(), 4, func(_ context.Context, it, by *item) (bool, error) {
@@ -128,7 +128,7 @@ func TestWhatAFailureStops(t *testing.T) {
 
 func TestRunStopsOnErrorAndOnCancel(t *testing.T) {
 	t.Parallel()
-	p := load(t, sample()...).Prepare(options())
+	p := prepare(t, load(t, sample()...), options())
 	broken := errors.New("broken")
 	err := newGraph(p, p.items).run(t.Context(), 2, func(context.Context, *item, *item) (bool, error) { return false, broken })
 	if !errors.Is(err, broken) {

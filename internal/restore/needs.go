@@ -15,42 +15,54 @@ type need struct {
 	firm bool
 }
 
-// needs are the objects that it has to come after, as far as its own fields tell.
-func (p *Prepared) needs(it *item) []need {
+// needs are the objects that it has to come after, as far as its own fields tell. What needs what is read
+// off the captured objects, with the names that they had.
+func (s *Set) needs(it *item, captured *unstructured.Unstructured) []need {
 	var out []need
 	add := func(firm bool, kind gk, namespace, name string) {
 		if name != "" {
 			out = append(out, need{key{GroupKind: kind, Namespace: namespace, Name: name}, firm})
 		}
 	}
-	ns, o := it.key.Namespace, it.obj.Object
+	ns, name := captured.GetNamespace(), captured.GetName()
 	add(true, namespaceKind, "", ns)
-	if it.custom {
-		out = append(out, need{p.definitions[it.key.GroupKind], true})
+	if d := s.definitions[it.key.GroupKind]; d != nil {
+		out = append(out, need{d.key, true})
 	}
-	for _, owner := range it.owners {
-		out = append(out, need{owner.key, false})
-	}
-	for _, template := range podParts(it.obj) {
+	templates := podParts(captured)
+	for _, template := range templates {
 		podNeeds(template, ns, add)
-		out = append(out, p.limits[ns]...)
 	}
-	for _, template := range maps(o, "spec", "volumeClaimTemplates") {
-		prefix := str(template, "metadata", "name") + "-" + it.key.Name + "-"
-		for k := range p.byKey {
-			if k.GroupKind == claimKind && k.Namespace == ns && strings.HasPrefix(k.Name, prefix) {
-				out = append(out, need{k, false})
+	if len(templates) > 0 { // quotas and limits shape pods as they are made
+		out = append(out, s.all(gk{Kind: "LimitRange"}, ns)...)
+		out = append(out, s.all(gk{Kind: "ResourceQuota"}, ns)...)
+	}
+	for _, template := range maps(captured.Object, "spec", "volumeClaimTemplates") {
+		prefix := str(template, "metadata", "name") + "-" + name + "-"
+		for _, n := range s.all(claimKind, ns) {
+			if strings.HasPrefix(n.key.Name, prefix) {
+				out = append(out, n)
 			}
 		}
 	}
-	out = append(out, p.kindNeeds(it, add)...)
+	kindNeeds(captured, add)
+	return out
+}
+
+// all are the objects of a kind in a namespace.
+func (s *Set) all(kind gk, namespace string) []need {
+	from, to := s.ofKind(kind, namespace)
+	out := make([]need, 0, to-from)
+	for _, e := range s.entries[from:to] {
+		out = append(out, need{e.key, false})
+	}
 	return out
 }
 
 // kindNeeds are what certain kinds name in fields of their own.
-func (p *Prepared) kindNeeds(it *item, add func(bool, gk, string, string)) []need {
-	ns, o := it.key.Namespace, it.obj.Object
-	switch it.key.Kind {
+func kindNeeds(captured *unstructured.Unstructured, add func(bool, gk, string, string)) {
+	ns, name, o := captured.GetNamespace(), captured.GetName(), captured.Object
+	switch captured.GetKind() {
 	case "RoleBinding", "ClusterRoleBinding":
 		roleNS := ns
 		if str(o, "roleRef", "kind") == "ClusterRole" {
@@ -64,12 +76,12 @@ func (p *Prepared) kindNeeds(it *item, add func(bool, gk, string, string)) []nee
 		}
 	case "Secret":
 		// The API server deletes a token whose account is not there.
-		add(true, accountKind, ns, it.obj.GetAnnotations()["kubernetes.io/service-account.name"])
+		add(true, accountKind, ns, captured.GetAnnotations()["kubernetes.io/service-account.name"])
 	case "StatefulSet":
 		add(false, serviceKind, ns, str(o, "spec", "serviceName"))
 	case "Endpoints", "EndpointSlice":
-		add(false, serviceKind, ns, it.key.Name)
-		add(false, serviceKind, ns, it.obj.GetLabels()["kubernetes.io/service-name"])
+		add(false, serviceKind, ns, name)
+		add(false, serviceKind, ns, captured.GetLabels()["kubernetes.io/service-name"])
 	case "Route":
 		add(false, serviceKind, ns, str(o, "spec", "to", "name"))
 		add(false, secretKind, ns, str(o, "spec", "tls", "externalCertificate", "name"))
@@ -85,10 +97,7 @@ func (p *Prepared) kindNeeds(it *item, add func(bool, gk, string, string)) []nee
 		}
 	case "HorizontalPodAutoscaler":
 		add(false, groupKind(str(o, "spec", "scaleTargetRef", "apiVersion"), str(o, "spec", "scaleTargetRef", "kind")), ns, str(o, "spec", "scaleTargetRef", "name"))
-	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration":
-		return p.backendNeeds(it)
 	}
-	return nil
 }
 
 // podNeeds are what a pod template mounts, reads and runs as.
@@ -123,46 +132,48 @@ func podNeeds(template map[string]any, ns string, add func(bool, gk, string, str
 	}
 }
 
-// backendNeeds: a webhook in front of its own backend would refuse the backend's pods.
-func (p *Prepared) backendNeeds(it *item) []need {
-	var out []need
-	for _, hook := range maps(it.obj.Object, "webhooks") {
-		service := key{GroupKind: serviceKind, Namespace: str(hook, "clientConfig", "service", "namespace"), Name: str(hook, "clientConfig", "service", "name")}
-		if service.Name == "" {
+// backendEdges: a webhook in front of its own backend would refuse the backend's pods.
+func (p *Prepared) backendEdges(it *item) []edge {
+	var out []edge
+	for _, service := range it.facts.services {
+		svc := p.item(service)
+		if svc == nil {
 			continue
 		}
-		out = append(out, need{service, false})
-		for _, backend := range p.backends(service) {
-			out = append(out, need{backend.key, true})
+		out = append(out, edge{to: svc.index})
+		for _, backend := range p.backends(svc) {
+			out = append(out, edge{to: backend.index, firm: true})
 		}
 	}
 	return out
 }
 
 // backends are the workloads whose pods a Service selects.
-func (p *Prepared) backends(service key) []*item {
-	svc := p.byKey[service]
-	if svc == nil {
-		return nil
-	}
-	selector, _, _ := unstructured.NestedStringMap(svc.obj.Object, "spec", "selector")
-	if len(selector) == 0 {
+func (p *Prepared) backends(service *item) []*item {
+	if service.facts == nil || len(service.facts.selector) == 0 {
 		return nil
 	}
 	var out []*item
-	for _, it := range p.items {
-		if it.key.Namespace != service.Namespace {
-			continue
-		}
-		if slices.ContainsFunc(podParts(it.obj), func(t map[string]any) bool { return selects(selector, t) }) {
+	for _, it := range p.inNamespace(service.key.Namespace) {
+		if it.facts != nil && slices.ContainsFunc(it.facts.pods, func(labels map[string]any) bool { return selects(service.facts.selector, labels) }) {
 			out = append(out, it)
 		}
 	}
 	return out
 }
 
-func selects(selector map[string]string, template map[string]any) bool {
-	labels := dig(template, "metadata", "labels")
+// inNamespace returns the items of one namespace.
+func (p *Prepared) inNamespace(namespace string) []*item {
+	byNamespace := func(it *item, ns string) int { return strings.Compare(it.key.Namespace, ns) }
+	from, _ := slices.BinarySearchFunc(p.items, namespace, byNamespace)
+	to := from
+	for to < len(p.items) && p.items[to].key.Namespace == namespace {
+		to++
+	}
+	return p.items[from:to]
+}
+
+func selects(selector map[string]string, labels map[string]any) bool {
 	for k, v := range selector {
 		if labels[k] != v {
 			return false

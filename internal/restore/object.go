@@ -22,6 +22,7 @@ import (
 type attempt struct {
 	*applier
 	item    *item
+	form    *form
 	version servedVersion
 	api     dynamic.ResourceInterface
 	notes   []string // of the last try
@@ -29,15 +30,19 @@ type attempt struct {
 
 // object restores one item, and waits until what depends on it may go on.
 func (a *applier) object(ctx context.Context, it *item) (result, []string, error) {
-	own := it.obj.GroupVersionKind().Version
+	own := it.version
 	version, ok := a.target.version(it.key.GroupKind, own)
 	if !ok {
 		return 0, nil, fmt.Errorf("site %s does not serve this kind", a.client.Site)
 	}
-	t := &attempt{applier: a, item: it, version: version, api: a.endpoint(it.key, version.name)}
 	if err := a.backendsReady(ctx, it); err != nil {
 		return 0, nil, err
 	}
+	f, err := a.prepared.form(ctx, it)
+	if err != nil {
+		return 0, nil, err
+	}
+	t := &attempt{applier: a, item: it, form: f, version: version, api: a.endpoint(it.key, version.name)}
 	res, err := t.patiently(ctx)
 	if err != nil {
 		return 0, nil, err
@@ -115,7 +120,7 @@ var errDeleting = errors.New("the object that is there is being deleted")
 
 // once makes one try: look, compare, and write only what differs.
 func (t *attempt) once(ctx context.Context) (result, error) {
-	want := t.item.obj.DeepCopy()
+	want := t.form.obj.DeepCopy()
 	want.SetGroupVersionKind(t.item.key.WithVersion(t.version.name))
 	if err := t.setOwners(ctx, want); err != nil {
 		return 0, err
@@ -246,10 +251,10 @@ func replaceable(k key) bool {
 // restoreStatus puts a custom resource's status back where nothing has written one yet. Its
 // observedGeneration is carried over where it was up to date.
 func (t *attempt) restoreStatus(ctx context.Context, live *unstructured.Unstructured) error {
-	if len(t.item.status) == 0 || !t.version.status || len(dig(live.Object, "status")) > 0 {
+	if len(t.form.status) == 0 || !t.version.status || len(dig(live.Object, "status")) > 0 {
 		return nil
 	}
-	status := mapGeneration(t.item.status, t.item.generation, live.GetGeneration())
+	status := mapGeneration(t.form.status, t.form.generation, live.GetGeneration())
 	raw, err := json.Marshal(map[string]any{"status": status})
 	if err != nil {
 		return fmt.Errorf("encoding its status: %w", err)

@@ -15,7 +15,7 @@ import (
 // that is not there is left out: the garbage collector would delete the object for it.
 func (t *attempt) setOwners(ctx context.Context, want *unstructured.Unstructured) error {
 	var refs []metav1.OwnerReference
-	for _, o := range t.item.owners {
+	for _, o := range t.form.owners {
 		version, ok := t.target.version(o.key.GroupKind, groupVersionOf(o.ref))
 		if !ok {
 			continue

@@ -18,7 +18,10 @@ import (
 // Preflight says, without changing anything, what stands in the way of restoring the set: one sentence
 // each, empty when nothing does. It looks at both stages whatever opts.Stage says.
 func (s *Set) Preflight(ctx context.Context, c *kube.Client, opts Options) ([]string, error) {
-	p := s.Prepare(opts)
+	p, err := s.Prepare(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
 	t, err := inspect(ctx, c, s.Meta.Namespaces)
 	if err != nil {
 		return nil, err
@@ -37,23 +40,11 @@ func (t *target) obstacles(p *Prepared) []string {
 	var out []string
 	missing := map[string][]string{} // what the target lacks → who needs it
 	for _, it := range p.items {
-		for _, class := range claimClasses(it) {
-			if _, ok := t.classes[class]; !ok && class != "" {
-				lack := fmt.Sprintf("storage class %s does not exist at site %s; map it in spec.storageClasses of the site (it has %s)", class, t.site, t.classNames())
-				missing[lack] = append(missing[lack], it.key.String())
-			}
-		}
-		if it.key.GroupKind == claimKind && t.defaultClass == "" {
-			if _, named := dig(it.obj.Object, "spec")["storageClassName"]; !named {
-				lack := fmt.Sprintf("site %s has no default storage class", t.site)
-				missing[lack] = append(missing[lack], it.key.String())
-			}
-		}
-		if lack := t.unserved(it); lack != "" {
+		for _, lack := range t.lacks(it) {
 			missing[lack] = append(missing[lack], it.key.String())
 		}
-		if it.key.GroupKind == crdKind && dig(it.obj.Object, "spec")["preserveUnknownFields"] == true {
-			out = append(out, fmt.Sprintf("%s has no structural schema (preserveUnknownFields), which no API server accepts any more", it.key))
+		if it.facts != nil && it.facts.unserved != "" {
+			out = append(out, fmt.Sprintf("%s %s", it.key, it.facts.unserved))
 		}
 	}
 	for lack, by := range missing {
@@ -69,30 +60,27 @@ func (t *target) obstacles(p *Prepared) []string {
 	return out
 }
 
-func (t *target) unserved(it *item) string {
+// lacks are what the target does not have and the item needs.
+func (t *target) lacks(it *item) []string {
+	var out []string
+	if f := it.facts; f != nil {
+		for _, class := range f.classes {
+			if _, ok := t.classes[class]; !ok && class != "" {
+				out = append(out, fmt.Sprintf("storage class %s does not exist at site %s; map it in spec.storageClasses of the site (it has %s)", class, t.site, t.classNames()))
+			}
+		}
+		if f.unclassed && t.defaultClass == "" {
+			out = append(out, fmt.Sprintf("site %s has no default storage class", t.site))
+		}
+	}
 	kind := it.key.GroupKind
 	if err := t.failed[kind.Group]; err != nil && t.kinds[kind].versions == nil {
-		return fmt.Sprintf("site %s does not serve group %s at the moment (%v)", t.site, kind.Group, err)
+		return append(out, fmt.Sprintf("site %s does not serve group %s at the moment (%v)", t.site, kind.Group, err))
 	}
 	if _, ok := t.version(kind, ""); !ok {
-		return fmt.Sprintf("site %s does not serve kind %s", t.site, kind)
+		out = append(out, fmt.Sprintf("site %s does not serve kind %s", t.site, kind))
 	}
-	return ""
-}
-
-// claimClasses are the storage classes that a claim, or a StatefulSet's templates of claims, ask for.
-func claimClasses(it *item) []string {
-	switch it.key.GroupKind {
-	case claimKind:
-		return []string{str(it.obj.Object, "spec", "storageClassName")}
-	case statefulKind:
-		var out []string
-		for _, m := range maps(it.obj.Object, "spec", "volumeClaimTemplates") {
-			out = append(out, str(m, "spec", "storageClassName"))
-		}
-		return out
-	}
-	return nil
+	return out
 }
 
 func (t *target) classNames() string {

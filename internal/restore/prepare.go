@@ -1,38 +1,59 @@
 package restore
 
 import (
+	"context"
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/kube"
 )
 
-// Prepared is what will be applied: every object of a Set, made fit for the target, without having asked
-// the target anything.
+// Prepared is what will be applied: what of a Set is restored, in which order, and what is changed for the
+// target, without having asked the target anything. The objects themselves are made one by one: see form.
 type Prepared struct {
 	Changes []Change
 	Skipped []string // object: reason
-	items   []*item  // in order of key
-	byKey   map[key]*item
-	// definitions are the CRDs by the kind that they define; limits the quotas and limits of each
-	// namespace, which shape pods as they are made.
-	definitions map[gk]key
-	limits      map[string][]need
+
+	set   *Set
+	opts  Options
+	all   []item  // one for each object of the set, at the same index
+	items []*item // those that are restored, in order of key
 }
 
-// item is one object to be restored.
+// item is one object of the set on its way: what is known of it without its document.
 type item struct {
-	key        key
+	key     key
+	index   int    // in the set
+	skipped bool   // not restored
+	version string // of its API, as captured
+	stage   dr.Stage
+	needs   []edge
+	facts   *facts // of those kinds of which more is asked
+	// custom: its kind comes from a CRD of the set. autoscaled: a HorizontalPodAutoscaler sets its replicas.
+	// adopted: it has an owner that comes in a later stage. owns: it is the owner of another.
+	custom, autoscaled, adopted, owns bool
+}
+
+// edge is a need of another object of the set.
+type edge struct {
+	to    int  // index in the set
+	firm  bool // to has to have succeeded
+	owner bool // to is an owner
+}
+
+// form is an object as it is restored.
+type form struct {
 	obj        *unstructured.Unstructured // without owner references
-	stage      dr.Stage
 	owners     []owner
-	custom     bool           // its kind comes from a CRD of the set
 	status     map[string]any // as captured; nil where it is not restored
 	generation int64          // as captured
-	autoscaled bool           // a HorizontalPodAutoscaler sets its replicas
 }
 
 // owner is an owner reference whose UID means nothing at the target.
@@ -41,62 +62,136 @@ type owner struct {
 	ref metav1.OwnerReference
 }
 
-// Objects returns copies of what will be applied, in order of key.
-func (p *Prepared) Objects() []*unstructured.Unstructured {
-	out := make([]*unstructured.Unstructured, 0, len(p.items))
+// Len is the number of objects that are restored.
+func (p *Prepared) Len() int { return len(p.items) }
+
+// Each makes the objects that will be applied, in order of key; owner references come with the apply. What
+// fn is given is its own.
+func (p *Prepared) Each(ctx context.Context, fn func(*unstructured.Unstructured) error) error {
 	for _, it := range p.items {
-		out = append(out, it.obj.DeepCopy())
+		f, err := p.form(ctx, it)
+		if err != nil {
+			return err
+		}
+		if err := fn(f.obj); err != nil {
+			return err
+		}
 	}
-	return out
+	return nil
 }
 
-// Prepare decides what of the set is restored and changes it for the target. It is pure.
-func (s *Set) Prepare(opts Options) *Prepared {
-	opts = opts.withDefaults()
-	p := &Prepared{byKey: map[key]*item{}, definitions: map[gk]key{}, limits: map[string][]need{}}
-	for _, captured := range s.objects {
-		k := keyOf(captured)
-		if reason := s.skip(captured); reason != "" {
-			p.Skipped = append(p.Skipped, fmt.Sprintf("%s: %s", k, reason))
-			continue
-		}
-		it := &item{
-			key: k, obj: captured.DeepCopy(), stage: stageOf(k.GroupKind),
-			owners: s.ownersOf(captured), custom: s.definitions[k.GroupKind] != nil, generation: captured.GetGeneration(),
-		}
-		if it.custom {
-			it.status, _, _ = unstructured.NestedMap(captured.Object, "status")
-		}
-		t := &transform{opts: opts, set: s, item: it, obj: it.obj, note: func(format string, args ...any) {
-			p.Changes = append(p.Changes, Change{Object: k.String(), What: fmt.Sprintf(format, args...)})
-		}}
-		t.all()
-		p.items = append(p.items, it)
-		p.byKey[k] = it
-		p.index(it)
+// Prepare decides what of the set is restored and what is changed for the target. It asks nobody but,
+// for documents too large to be kept, the checkpoint.
+func (s *Set) Prepare(ctx context.Context, opts Options) (*Prepared, error) {
+	p := &Prepared{set: s, opts: opts.withDefaults(), all: make([]item, len(s.entries))}
+	workers := runtime.GOMAXPROCS(0)
+	parts := make([]remarks, workers)
+	g, ctx := errgroup.WithContext(ctx)
+	for w := range parts {
+		g.Go(func() error {
+			for i := w * len(p.all) / workers; i < (w+1)*len(p.all)/workers; i++ {
+				if err := p.prepare(ctx, i, &parts[w]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
-	p.markAutoscaled()
-	return p
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("preparing the restore: %w", err)
+	}
+	for _, part := range parts {
+		p.Changes, p.Skipped = append(p.Changes, part.changes...), append(p.Skipped, part.skipped...)
+	}
+	for i := range p.all {
+		if !p.all[i].skipped {
+			p.items = append(p.items, &p.all[i])
+		}
+	}
+	p.relate()
+	return p, nil
 }
 
-func (p *Prepared) index(it *item) {
-	switch it.key.GroupKind {
-	case crdKind:
-		p.definitions[gk{Group: str(it.obj.Object, "spec", "group"), Kind: str(it.obj.Object, "spec", "names", "kind")}] = it.key
-	case gk{Kind: "LimitRange"}, gk{Kind: "ResourceQuota"}:
-		p.limits[it.key.Namespace] = append(p.limits[it.key.Namespace], need{it.key, false})
+// remarks are what is said of some objects.
+type remarks struct {
+	changes []Change
+	skipped []string
+}
+
+func (p *Prepared) prepare(ctx context.Context, i int, r *remarks) error {
+	captured, err := p.set.object(ctx, i)
+	if err != nil {
+		return err
 	}
+	it := &p.all[i]
+	it.key, it.index = p.set.entries[i].key, i
+	if reason := p.set.skip(captured); reason != "" {
+		it.skipped = true
+		r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", it.key, reason))
+		return nil
+	}
+	it.stage, it.custom = stageOf(it.key.GroupKind), p.set.definitions[it.key.GroupKind] != nil
+	owners := p.set.ownersOf(captured)
+	it.needs = p.set.edges(it, captured, owners)
+	f := p.transform(it, captured, owners, func(what string) {
+		r.changes = append(r.changes, Change{Object: it.key.String(), What: what})
+	})
+	it.version, it.facts = shared(f.obj.GroupVersionKind().Version), factsOf(it.key, f.obj)
+	return nil
+}
+
+// form makes an item's object. It gives the same each time.
+func (p *Prepared) form(ctx context.Context, it *item) (*form, error) {
+	captured, err := p.set.object(ctx, it.index)
+	if err != nil {
+		return nil, err
+	}
+	return p.transform(it, captured, p.set.ownersOf(captured), func(string) {}), nil
+}
+
+// transform turns a captured object into what is restored of it.
+func (p *Prepared) transform(it *item, captured *unstructured.Unstructured, owners []owner, note func(what string)) *form {
+	f := &form{obj: captured, owners: owners, generation: captured.GetGeneration()}
+	if it.custom {
+		f.status = dig(captured.Object, "status")
+	}
+	t := &transform{opts: p.opts, set: p.set, item: it, form: f, obj: captured, explicit: strings.Split(str(captured.Object, "metadata", "annotations", kube.AnnotationExplicit), ","),
+		note: func(format string, args ...any) { note(fmt.Sprintf(format, args...)) }}
+	t.all()
+	return f
+}
+
+// relate fills in what an item can know only once all the others are there.
+func (p *Prepared) relate() {
+	for _, it := range p.items {
+		if it.facts != nil {
+			it.needs = append(it.needs, p.backendEdges(it)...)
+			if scaled := p.item(it.facts.scales); scaled != nil {
+				scaled.autoscaled = true
+			}
+		}
+		for _, e := range it.needs {
+			if owner := &p.all[e.to]; e.owner && !owner.skipped {
+				owner.owns = true
+				it.adopted = it.adopted || owner.stage == dr.StageWorkloads
+			}
+		}
+	}
+}
+
+// item finds what is restored of the set under a key; nil where nothing is.
+func (p *Prepared) item(k key) *item {
+	if i := p.set.find(k); i >= 0 && !p.all[i].skipped {
+		return &p.all[i]
+	}
+	return nil
 }
 
 // stage returns the items of one stage, with those of the foundation whose owners come only now.
 func (p *Prepared) stage(stage dr.Stage) []*item {
 	var out []*item
 	for _, it := range p.items {
-		adopted := stage == dr.StageWorkloads && slices.ContainsFunc(it.owners, func(o owner) bool {
-			owner := p.byKey[o.key]
-			return owner != nil && owner.stage == dr.StageWorkloads
-		})
-		if it.stage == stage || adopted {
+		if it.stage == stage || it.adopted && stage == dr.StageWorkloads {
 			out = append(out, it)
 		}
 	}
@@ -128,29 +223,39 @@ func stageOf(gk gk) dr.Stage {
 // ownersOf resolves each owner reference to a key: by UID where the owner was captured, else by name.
 func (s *Set) ownersOf(o *unstructured.Unstructured) []owner {
 	refs := o.GetOwnerReferences()
+	if len(refs) == 0 {
+		return nil
+	}
 	out := make([]owner, 0, len(refs))
 	for _, ref := range refs {
-		k, captured := s.byUID[ref.UID]
-		if !captured {
-			k = key{GroupKind: groupKind(ref.APIVersion, ref.Kind), Name: ref.Name, Namespace: o.GetNamespace()}
+		k := key{GroupKind: groupKind(ref.APIVersion, ref.Kind), Name: ref.Name, Namespace: o.GetNamespace()}
+		if i, captured := s.byUID[ref.UID]; captured {
+			k = s.entries[i].key
 		}
 		out = append(out, owner{key: k, ref: ref})
 	}
 	return out
 }
 
-// markAutoscaled remembers whose replicas are an autoscaler's business.
-func (p *Prepared) markAutoscaled() {
-	for _, it := range p.items {
-		if it.key.Kind != "HorizontalPodAutoscaler" {
-			continue
+// edges are an object's needs as far as the set has what is needed.
+func (s *Set) edges(it *item, captured *unstructured.Unstructured, owners []owner) []edge {
+	var out []edge
+	join := func(n need, isOwner bool) {
+		to := s.find(n.key)
+		if to < 0 || to == it.index {
+			return
 		}
-		target := key{
-			GroupKind: groupKind(str(it.obj.Object, "spec", "scaleTargetRef", "apiVersion"), str(it.obj.Object, "spec", "scaleTargetRef", "kind")),
-			Namespace: it.key.Namespace, Name: str(it.obj.Object, "spec", "scaleTargetRef", "name"),
+		if at := slices.IndexFunc(out, func(e edge) bool { return e.to == to }); at >= 0 {
+			out[at].firm, out[at].owner = out[at].firm || n.firm, out[at].owner || isOwner
+			return
 		}
-		if scaled := p.byKey[target]; scaled != nil {
-			scaled.autoscaled = true
-		}
+		out = append(out, edge{to, n.firm, isOwner})
 	}
+	for _, o := range owners {
+		join(need{o.key, false}, true)
+	}
+	for _, n := range s.needs(it, captured) {
+		join(n, false)
+	}
+	return slices.Clip(out)
 }

@@ -42,6 +42,24 @@ func load(t *testing.T, d ...string) *Set {
 	return s
 }
 
+func prepare(t *testing.T, s *Set, opts Options) *Prepared {
+	t.Helper()
+	p, err := s.Prepare(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func formOf(t *testing.T, p *Prepared, it *item) *form {
+	t.Helper()
+	f, err := p.form(t.Context(), it)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func options() Options {
 	return Options{
 		Application: "shop", Point: "p1",
@@ -60,12 +78,12 @@ func one(t *testing.T, d ...string) (*unstructured.Unstructured, *Prepared) {
 		t.Fatal(err)
 	}
 	k := keyOf(&unstructured.Unstructured{Object: doc})
-	p := s.Prepare(options())
-	it := p.byKey[k]
+	p := prepare(t, s, options())
+	it := p.item(k)
 	if it == nil {
 		return nil, p
 	}
-	return it.obj, p
+	return formOf(t, p, it).obj, p
 }
 
 func TestTransforms(t *testing.T) {
@@ -288,8 +306,8 @@ func TestFinalizersOfKnownControllersStay(t *testing.T) {
 	s := load(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: x, namespace: shop, finalizers: [a.example.com/f, b.example.com/g, kubernetes.io/h]}}`)
 	opts := options()
 	opts.Finalizers = []string{"a.example.com"}
-	p := s.Prepare(opts)
-	if got := p.items[0].obj.GetFinalizers(); !slices.Equal(got, []string{"a.example.com/f"}) {
+	p := prepare(t, s, opts)
+	if got := formOf(t, p, p.items[0]).obj.GetFinalizers(); !slices.Equal(got, []string{"a.example.com/f"}) {
 		t.Errorf("finalizers %v", got)
 	}
 	if len(p.Changes) != 1 || !strings.Contains(p.Changes[0].What, "b.example.com/g") {
@@ -300,14 +318,18 @@ func TestFinalizersOfKnownControllersStay(t *testing.T) {
 func TestPrepareLeavesTheSetAlone(t *testing.T) {
 	t.Parallel()
 	s := load(t, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: x, namespace: shop, uid: u}, spec: {replicas: 2, template: {spec: {containers: [{name: a, image: east.example/team/a}]}}}}`)
-	before, err := json.Marshal(s.objects[0].Object)
+	before, err := s.docs.unpack(s.entries[0].ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Prepare(options())
-	after, err := json.Marshal(s.objects[0].Object)
+	first := formOf(t, prepare(t, s, options()), &item{key: s.entries[0].key})
+	after, err := s.docs.unpack(s.entries[0].ref)
 	if err != nil {
 		t.Fatal(err)
+	}
+	first.obj.SetLabels(nil)
+	if again := formOf(t, prepare(t, s, options()), &item{key: s.entries[0].key}); len(again.obj.GetLabels()) == 0 {
+		t.Error("what was given out came back")
 	}
 	if string(before) != string(after) {
 		t.Errorf("the set changed:\n%s\n%s", before, after)

@@ -112,7 +112,7 @@ func (s *Set) skipSecret(o *unstructured.Unstructured) string {
 
 // listedByAccount: before Kubernetes 1.24 each account got a token by itself, and lists it.
 func (s *Set) listedByAccount(o *unstructured.Unstructured, account string) bool {
-	sa := s.byKey[key{GroupKind: accountKind, Namespace: o.GetNamespace(), Name: account}]
+	sa := s.lookup(key{GroupKind: accountKind, Namespace: o.GetNamespace(), Name: account})
 	return sa != nil && slices.ContainsFunc(maps(sa.Object, "secrets"), func(m map[string]any) bool { return m["name"] == o.GetName() })
 }
 
@@ -124,7 +124,7 @@ func (s *Set) skipEndpoints(o *unstructured.Unstructured) string {
 		name = svc
 	}
 	managed := strings.HasSuffix(labels["endpointslice.kubernetes.io/managed-by"], ".k8s.io") || labels["endpoints.kubernetes.io/managed-by"] != ""
-	svc := s.byKey[key{GroupKind: serviceKind, Namespace: o.GetNamespace(), Name: name}]
+	svc := s.lookup(key{GroupKind: serviceKind, Namespace: o.GetNamespace(), Name: name})
 	if managed || svc != nil && len(dig(svc.Object, "spec", "selector")) > 0 {
 		return "the target's controllers make it from the Service"
 	}

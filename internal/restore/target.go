@@ -138,18 +138,11 @@ func (t *target) learn(groups []*metav1.APIGroup, lists []*metav1.APIResourceLis
 
 // willServe adds the kinds whose CRDs are in the set and not at the target yet.
 func (t *target) willServe(p *Prepared) {
-	for kind, k := range p.definitions {
-		if _, there := t.kinds[kind]; there || t.failed[kind.Group] != nil {
+	for kind, d := range p.set.definitions {
+		if _, there := t.kinds[kind]; there || t.failed[kind.Group] != nil || p.item(d.key) == nil {
 			continue
 		}
-		crd := p.byKey[k].obj.Object
-		s := served{resource: str(crd, "spec", "names", "plural"), namespaced: str(crd, "spec", "scope") == "Namespaced"}
-		for _, v := range maps(crd, "spec", "versions") {
-			if v["served"] == true {
-				s.versions = append(s.versions, servedVersion{str(v, "name"), dig(v, "subresources", "status") != nil})
-			}
-		}
-		t.kinds[kind] = s
+		t.kinds[kind] = d.served
 	}
 }
 

@@ -13,11 +13,13 @@ import (
 // transform makes one object fit for the target. What a person should know of is noted; what only
 // belonged to the old object's life (its uid, its address) goes silently.
 type transform struct {
-	opts Options
-	set  *Set
-	item *item
-	obj  *unstructured.Unstructured
-	note func(format string, args ...any)
+	opts     Options
+	set      *Set
+	item     *item
+	form     *form
+	obj      *unstructured.Unstructured // of the form
+	explicit []string                   // what the captured object's AnnotationExplicit says
+	note     func(format string, args ...any)
 }
 
 func (t *transform) all() {
@@ -66,7 +68,7 @@ func (t *transform) metadata() {
 	if !t.item.custom || t.statusIsSubresource() {
 		remove(t.obj.Object, "status")
 	} else {
-		t.item.status = nil // it is restored with the rest of the object
+		t.form.status = nil // it is restored with the rest of the object
 	}
 }
 
@@ -104,12 +106,9 @@ func (t *transform) finalizers() {
 // statusIsSubresource looks up in the kind's CRD whether status is written separately.
 func (t *transform) statusIsSubresource() bool {
 	version := t.obj.GroupVersionKind().Version
-	for _, v := range maps(t.set.definitions[t.item.key.GroupKind].Object, "spec", "versions") {
-		if v["name"] == version {
-			return dig(v, "subresources", "status") != nil
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.set.definitions[t.item.key.GroupKind].served.versions, func(v servedVersion) bool {
+		return v.name == version && v.status
+	})
 }
 
 // unfence, which has to come before the marks are removed, gives a workload that was captured at a fenced site what it had before.
@@ -152,7 +151,7 @@ func (t *transform) templates() {
 		}
 		filter(template, func(m map[string]any) bool {
 			name, _ := m["name"].(string)
-			s := t.set.byKey[key{GroupKind: secretKind, Namespace: t.item.key.Namespace, Name: name}]
+			s := t.set.lookup(key{GroupKind: secretKind, Namespace: t.item.key.Namespace, Name: name})
 			return s == nil || t.set.skip(s) == ""
 		}, "spec", "imagePullSecrets")
 		for _, c := range containers(template) {

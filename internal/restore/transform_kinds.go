@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"lifeboat.dev/lifeboat/internal/kube"
 )
 
 // placeKinds changes what says where the application is to be found.
@@ -60,8 +58,7 @@ func (t *transform) siteHost(m map[string]any, field string) {
 
 // service drops what the old cluster allotted, and keeps what the Service's owner asked for.
 func (t *transform) service() {
-	explicit := strings.Split(t.set.byKey[t.item.key].GetAnnotations()[kube.AnnotationExplicit], ",")
-	asked := func(name string) bool { return slices.Contains(explicit, name) }
+	asked := func(name string) bool { return slices.Contains(t.explicit, name) }
 	spec := dig(t.obj.Object, "spec")
 	if spec == nil {
 		return
@@ -94,7 +91,7 @@ func (t *transform) service() {
 func (t *transform) account() {
 	restored := func(m map[string]any) bool {
 		name, _ := m["name"].(string)
-		s := t.set.byKey[key{GroupKind: secretKind, Namespace: t.item.key.Namespace, Name: name}]
+		s := t.set.lookup(key{GroupKind: secretKind, Namespace: t.item.key.Namespace, Name: name})
 		if s != nil {
 			return t.set.skip(s) == ""
 		}

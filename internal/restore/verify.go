@@ -56,7 +56,10 @@ type verifier struct {
 
 func (s *Set) newVerifier(ctx context.Context, c *kube.Client, opts Options) (*verifier, error) {
 	opts = opts.withDefaults()
-	p := s.Prepare(opts)
+	p, err := s.Prepare(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
 	t, err := inspect(ctx, c, s.Meta.Namespaces)
 	if err != nil {
 		return nil, err
@@ -84,7 +87,7 @@ func (v *verifier) each(ctx context.Context, do func(context.Context, *item) err
 
 // get reads an item at the target; nil where it, or its kind, is not there.
 func (v *verifier) get(ctx context.Context, it *item) (*unstructured.Unstructured, servedVersion, error) {
-	version, ok := v.target.version(it.key.GroupKind, it.obj.GroupVersionKind().Version)
+	version, ok := v.target.version(it.key.GroupKind, it.version)
 	if !ok {
 		return nil, version, nil
 	}
@@ -106,8 +109,11 @@ func (v *verifier) problemOf(ctx context.Context, it *item) (string, error) {
 	if live == nil {
 		return "missing", nil
 	}
-	a := &attempt{applier: v.applier, item: it, version: version}
-	want := it.obj.DeepCopy()
+	f, err := v.prepared.form(ctx, it)
+	if err != nil {
+		return "", err
+	}
+	a, want := &attempt{applier: v.applier, item: it, form: f, version: version}, f.obj
 	if err := a.setOwners(ctx, want); err != nil {
 		return "", err
 	}
@@ -140,15 +146,12 @@ func (v *verifier) ready(it *item, live *unstructured.Unstructured) (bool, strin
 func usedClaims(p *Prepared) map[key]bool {
 	used := map[key]bool{}
 	for _, it := range p.items {
-		if replicas, ok := dig(it.obj.Object, "spec")["replicas"].(int64); ok && replicas == 0 {
+		if it.facts != nil && it.facts.idle {
 			continue
 		}
-		if it.key.GroupKind == cronJobKind {
-			continue // it may not run for a long time
-		}
-		for _, n := range p.needs(it) {
-			if n.key.GroupKind == claimKind {
-				used[n.key] = true
+		for _, e := range it.needs {
+			if claim := p.all[e.to].key; claim.GroupKind == claimKind && !e.owner {
+				used[claim] = true
 			}
 		}
 	}

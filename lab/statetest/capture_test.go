@@ -123,7 +123,7 @@ func TestCaptureKnowsWhatWasAskedFor(t *testing.T) {
 		t.Errorf("captured %s", doc)
 	}
 	set := loaded(t, m)
-	for _, o := range set.Prepare(options(ns)).Objects() {
+	for _, o := range prepared(t, set, options(ns)) {
 		if o.GetName() == "theirs" && strings.Contains(fmt.Sprint(field(o, "spec.ports")), "nodePort") {
 			t.Error("an allotted port is restored")
 		}

@@ -63,7 +63,7 @@ func TestFence(t *testing.T) {
 	}
 	fenced, _ := captured(t, east, ns)
 	for name, m := range map[string]*memory{"a checkpoint from before": m, "one of the fenced site": fenced} {
-		for _, o := range loaded(t, m).Prepare(options(ns)).Objects() {
+		for _, o := range prepared(t, loaded(t, m), options(ns)) {
 			if o.GetName() == "web" && field(o, "spec.replicas") != int64(3) || o.GetName() == "nightly" && field(o, "spec.suspend") != false || strings.HasPrefix(o.GetName(), "mover") {
 				t.Errorf("%s holds %s %v", name, o.GetName(), o.Object["spec"])
 			}

@@ -242,6 +242,22 @@ func loaded(t *testing.T, m *memory) *restore.Set {
 	return s
 }
 
+// prepared are the objects that would be applied.
+func prepared(t *testing.T, set *restore.Set, opts restore.Options) (out []*unstructured.Unstructured) {
+	t.Helper()
+	p, err := set.Prepare(t.Context(), opts)
+	if err == nil {
+		err = p.Each(t.Context(), func(o *unstructured.Unstructured) error {
+			out = append(out, o)
+			return nil
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // options restore from east to west with the application named as its namespace.
 func options(ns string) restore.Options {
 	return restore.Options{

@@ -268,7 +268,7 @@ func TestKilledAndResumed(t *testing.T) {
 		t.Errorf("error %v, problems %q", err, out.Problems)
 	}
 	// A kill may come between an effect and its being counted, never the other way round.
-	if total := len(set.Prepare(opts).Objects()); created > total {
+	if total := len(prepared(t, set, opts)); created > total {
 		t.Errorf("%d objects were created of %d", created, total)
 	}
 	nothingChanges(t, set, west, opts)
