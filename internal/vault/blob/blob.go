@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 )
 
 // Store holds objects by name. All methods may be called at the same time from many goroutines, and
@@ -25,7 +26,7 @@ type Store interface {
 	// List yields the objects whose names begin with prefix, ordered by name. After an error nothing
 	// more is yielded; a list that ended without one is whole.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
-	// Delete removes an object; one that is not there is no error.
+	// Delete removes an object; one that is not there is no error. Error: ErrRetained.
 	Delete(ctx context.Context, name string) error
 	// Location names the store for people and for Open: "file:///mnt/vault".
 	Location() string
@@ -99,6 +100,9 @@ var (
 	ErrRange = errors.New("range is outside the object")
 	// ErrName: the name is not one that every store can hold.
 	ErrName = errors.New("invalid object name")
+	// ErrRetained: the store keeps the object, as it is, until its retention is over or a hold on it is
+	// lifted. *RetainedError says until when, where that is known.
+	ErrRetained = errors.New("object is under retention")
 
 	// ErrScheme: no store is known for the location's scheme, or the location is malformed.
 	ErrScheme = errors.New("not a location that can be opened")
@@ -112,6 +116,21 @@ var (
 	// moved or deleted meanwhile.
 	ErrReplaced = errors.New("directory is no longer the one that was opened")
 )
+
+// RetainedError is ErrRetained with the time at which the retention is over.
+type RetainedError struct {
+	Until time.Time // zero: not known, or as long as somebody holds it
+}
+
+func (e *RetainedError) Error() string {
+	if e.Until.IsZero() {
+		return ErrRetained.Error()
+	}
+	return ErrRetained.Error() + " until " + e.Until.UTC().Format(time.RFC3339)
+}
+
+// Is makes errors.Is find ErrRetained.
+func (e *RetainedError) Is(target error) bool { return target == ErrRetained }
 
 const maxName = 512
 

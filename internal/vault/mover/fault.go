@@ -27,7 +27,7 @@ func kinds() map[string]error {
 		"not-found": dr.ErrNotFound, "stale": dr.ErrStale, "wrong-key": dr.ErrWrongKey, "lease-lost": dr.ErrLeaseLost,
 		"blob-not-found": blob.ErrNotFound, "blob-exists": blob.ErrExists, "blob-stale": blob.ErrStale,
 		"blob-range": blob.ErrRange, "blob-name": blob.ErrName, "blob-denied": blob.ErrDenied,
-		"blob-replaced": blob.ErrReplaced, "blob-no-directory": blob.ErrNoDirectory,
+		"blob-replaced": blob.ErrReplaced, "blob-no-directory": blob.ErrNoDirectory, "blob-retained": blob.ErrRetained,
 		"canceled": context.Canceled, "deadline": context.DeadlineExceeded,
 	}
 }
