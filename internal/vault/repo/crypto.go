@@ -90,8 +90,9 @@ type scryptCost struct{ N, R, P int }
 
 // deriveKey makes a key of a password. It takes the time and memory that the cost says.
 func deriveKey(password, salt []byte, c scryptCost) (*key, error) {
-	const memory = 1 << 30 // a damaged key file must not exhaust the machine
-	if c.N < 2 || c.R < 1 || c.P < 1 || c.N > memory/128/c.R || c.P > 1024 {
+	// A forged key file must exhaust neither the machine's memory nor anybody's patience.
+	const memory, work = 1 << 30, 16 << 30
+	if c.N < 2 || c.R < 1 || c.P < 1 || c.N > memory/128/c.R || c.P > work/128/c.R/c.N {
 		return nil, fmt.Errorf("scrypt cost N=%d r=%d p=%d is out of bounds", c.N, c.R, c.P)
 	}
 	material, err := scrypt.Key(password, salt, c.N, c.R, c.P, 64)

@@ -104,8 +104,26 @@ func indexOf(packs map[ID][]packedBlob) indexFile {
 type catalog struct {
 	repo  *Repo
 	load  sync.Mutex   // lets one goroutine at a time read indexes from the store
-	mu    sync.RWMutex // guards index
+	mu    sync.RWMutex // guards what follows
 	index *index
+	made  int // how often the index was built anew
+}
+
+// current says which building of the index this is.
+func (c *catalog) current() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.made
+}
+
+// intact says whether every index object that the index was read from since that building is still there.
+func (c *catalog) intact(ctx context.Context, generation int) (bool, error) {
+	ids, err := c.repo.listIDs(ctx, indexDir)
+	if err != nil {
+		return false, fmt.Errorf("look for the index: %w", err)
+	}
+	_, gone := c.compareIndexes(ids)
+	return !gone && c.current() == generation, nil
 }
 
 // forget makes the next refresh read every index object again.
@@ -205,6 +223,7 @@ func (c *catalog) refreshOnce(ctx context.Context) error {
 	defer c.mu.Unlock()
 	if c.index == nil || gone {
 		c.index = newIndex()
+		c.made++
 	}
 	for id, f := range loaded {
 		if err := c.index.addFile(id, f); err != nil {

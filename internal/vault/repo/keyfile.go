@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -57,58 +58,53 @@ func saveKey(ctx context.Context, store blob.Store, master *key, password []byte
 	return name, err
 }
 
-// findKey returns the master key that the password opens. sealedConfig tells it from the key of an
-// Init that crashed.
-func findKey(ctx context.Context, store blob.Store, password, sealedConfig []byte) (*key, error) {
-	var opened *key
+// findKey returns the master key that the password opens, and the name of the key file. sealedConfig
+// tells it from the key of an Init that crashed. Errors: ErrWrongKey, ErrDamaged.
+func findKey(ctx context.Context, store blob.Store, password, sealedConfig []byte) (master *key, name string, err error) {
 	var damaged []string
 	for info, err := range store.List(ctx, keysDir) {
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		id, err := ParseID(strings.TrimPrefix(info.Name, keysDir))
 		if err != nil {
 			continue // a write under way
 		}
-		object, err := store.Get(ctx, info.Name, blob.Range{})
-		if err != nil {
-			return nil, err
+		f, err := loadKey(ctx, store, id)
+		if errors.Is(err, blob.ErrNotFound) {
+			continue // removed meanwhile
 		}
-		if hash(object.Data) != id {
+		if errors.Is(err, ErrDamaged) {
 			damaged = append(damaged, info.Name)
 			continue
 		}
-		master, err := tryKey(object.Data, password)
+		if err != nil {
+			return nil, "", err
+		}
+		opened, err := f.open(password)
 		if err != nil {
 			continue
 		}
-		opened = master
+		master, name = opened, info.Name
 		if _, err := master.open(append([]byte{}, sealedConfig...)); err == nil {
-			return master, nil
+			return master, name, nil
 		}
 	}
 	switch {
-	case opened != nil:
-		return opened, nil // and Open will say that the config is damaged
+	case master != nil:
+		return master, name, nil // and Open will say that the config is damaged
 	case len(damaged) > 0:
-		return nil, fmt.Errorf("%s: %w, and no other key opens with this password", strings.Join(damaged, ", "), ErrDamaged)
+		return nil, "", fmt.Errorf("%s: %w, and no other key opens with this password", strings.Join(damaged, ", "), ErrDamaged)
 	}
-	return nil, ErrWrongKey
+	return nil, "", ErrWrongKey
 }
 
-func tryKey(raw, password []byte) (*key, error) {
-	var f keyFile
-	if err := json.Unmarshal(raw, &f); err != nil {
-		return nil, err
-	}
-	if f.KDF != "scrypt" {
-		return nil, fmt.Errorf("unknown key derivation %q", f.KDF)
-	}
+func (f *keyFile) open(password []byte) (*key, error) {
 	derived, err := deriveKey(password, f.Salt, scryptCost{N: f.N, R: f.R, P: f.P})
 	if err != nil {
 		return nil, err
 	}
-	secret, err := derived.open(f.Data)
+	secret, err := derived.open(append([]byte{}, f.Data...))
 	if err != nil {
 		return nil, err
 	}

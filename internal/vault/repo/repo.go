@@ -53,6 +53,7 @@ const (
 type Repo struct {
 	store   blob.Store
 	master  *key
+	keyName string // of the key file that opened it
 	config  config
 	zenc    *zstd.Encoder
 	zdec    *zstd.Decoder
@@ -98,7 +99,7 @@ func Init(ctx context.Context, store blob.Store, password []byte) (*Repo, error)
 			}
 		}
 	}
-	return newRepo(store, master, c)
+	return newRepo(store, master, keyName, c)
 }
 
 // Open opens the repository in store. Errors: ErrNotARepository, ErrWrongKey, ErrVersion.
@@ -110,7 +111,7 @@ func Open(ctx context.Context, store blob.Store, password []byte) (*Repo, error)
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
-	master, err := findKey(ctx, store, password, object.Data)
+	master, keyName, err := findKey(ctx, store, password, object.Data)
 	if err != nil {
 		return nil, fmt.Errorf("open repository at %s: %w", store.Location(), err)
 	}
@@ -122,10 +123,10 @@ func Open(ctx context.Context, store blob.Store, password []byte) (*Repo, error)
 	if err != nil {
 		return nil, fmt.Errorf("open repository at %s: %w", store.Location(), err)
 	}
-	return newRepo(store, master, c)
+	return newRepo(store, master, keyName, c)
 }
 
-func newRepo(store blob.Store, master *key, c config) (*Repo, error) {
+func newRepo(store blob.Store, master *key, keyName string, c config) (*Repo, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(saverWorkers()))
 	if err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func newRepo(store blob.Store, master *key, c config) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Repo{store: store, master: master, config: c, zenc: enc, zdec: dec, now: time.Now}
+	r := &Repo{store: store, master: master, keyName: keyName, config: c, zenc: enc, zdec: dec, now: time.Now}
 	r.catalog = &catalog{repo: r}
 	return r, nil
 }

@@ -427,51 +427,6 @@ func TestAnotherWritersBlobsAreFound(t *testing.T) {
 	}
 }
 
-func TestLocks(t *testing.T) {
-	t.Parallel()
-	r, store := newTestRepo(t)
-	put := func(f lockFile) string {
-		t.Helper()
-		id, _, err := r.saveJSON(t.Context(), locksDir, f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return locksDir + id.String()
-	}
-	host, _ := origin()
-	now := time.Now()
-	for _, f := range []lockFile{
-		{Time: now, Hostname: "elsewhere", Username: "ann", PID: 7},
-		{Time: now.Add(-31 * time.Minute), Hostname: "elsewhere", Exclusive: true, PID: 7},
-		{Time: now, Hostname: host, Exclusive: true, PID: 1<<22 - 3}, // more than any process id
-	} {
-		put(f)
-	}
-	s, err := r.NewSaver(t.Context())
-	if err != nil {
-		t.Fatalf("shared and stale locks: %v", err)
-	}
-	ours := 0
-	for range store.List(t.Context(), locksDir) {
-		ours++
-	}
-	if err := s.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	left := 0
-	for range store.List(t.Context(), locksDir) {
-		left++
-	}
-	if ours != 4 || left != 3 {
-		t.Errorf("%d locks while saving, %d afterwards; want 4 and 3", ours, left)
-	}
-	put(lockFile{Time: now, Hostname: "elsewhere", Username: "ann", Exclusive: true, PID: 7})
-	var locked *LockedError
-	if _, err := r.NewSaver(t.Context()); !errors.As(err, &locked) || locked.Username != "ann" || locked.PID != 7 {
-		t.Errorf("exclusive lock: %v", err)
-	}
-}
-
 func TestIrreducible(t *testing.T) {
 	t.Parallel()
 	for p, want := range map[polynomial]bool{

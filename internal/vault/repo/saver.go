@@ -44,11 +44,12 @@ type handle struct {
 // Saver adds to a repository. Its methods may be called at the same time, but for Close. After an
 // error it adds nothing more, and nothing that it added is referred to by a snapshot.
 type Saver struct {
-	repo  *Repo
-	lock  *sharedLock
-	table *gearTable
-	slots chan struct{} // one for each chunk being worked on
-	pool  sync.Pool     // of *[]byte: chunks
+	repo       *Repo
+	lock       *heldLock
+	table      *gearTable
+	slots      chan struct{} // one for each chunk being worked on
+	pool       sync.Pool     // of *[]byte: chunks
+	generation int           // of the index that is relied on
 
 	mu      sync.Mutex
 	err     error // the first failure; sticky
@@ -61,14 +62,14 @@ type Saver struct {
 	stats   Stats
 }
 
-// NewSaver takes a shared lock on the repository and reads its index. Close the Saver in any case.
-// Error: *LockedError.
+// NewSaver takes a shared lock on the repository and reads its index; it waits two minutes for somebody
+// who removes from the repository. Close the Saver in any case. Error: *LockedError.
 func (r *Repo) NewSaver(ctx context.Context) (*Saver, error) {
 	table, err := newGearTable(r.config.Polynomial)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockShared(ctx, r)
+	lock, err := takeLock(ctx, r, false, LockOptions{Patience: lockPatience})
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +82,7 @@ func (r *Repo) NewSaver(ctx context.Context) (*Saver, error) {
 		slots:   make(chan struct{}, saverWorkers()),
 		pending: map[handle]struct{}{}, stored: map[ID][]packedBlob{}, writing: map[*packFile]struct{}{},
 	}
+	s.generation = r.catalog.current()
 	s.pool.New = func() any { return new([]byte) }
 	s.idle = sync.NewCond(&s.mu)
 	return s, nil
@@ -213,6 +215,9 @@ func (s *Saver) saveBlob(ctx context.Context, t BlobType, data []byte) (ID, erro
 func (s *Saver) claim(t BlobType, id ID, size int) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = s.lock.err()
+	}
 	if s.err != nil {
 		return false, s.err
 	}
@@ -240,6 +245,8 @@ func (s *Saver) detach(t BlobType) {
 func (s *Saver) storePack(ctx context.Context, pack *packFile) error {
 	raw := pack.finish(s.repo.master)
 	id := hash(raw)
+	ctx, release := s.lock.bind(ctx)
+	defer release()
 	_, err := s.repo.store.Put(ctx, packName(id), raw, blob.IfAbsent())
 	if err != nil {
 		err = fmt.Errorf("store pack: %w", err)
@@ -277,6 +284,10 @@ func (s *Saver) fail(err error) error {
 func (s *Saver) storeIndex(ctx context.Context) error {
 	if len(s.stored) == 0 {
 		return nil
+	}
+	// Packs that no index names may be removed by who took our lock for stale.
+	if err := s.lock.verify(ctx); err != nil {
+		return s.fail(fmt.Errorf("store index: %w", err))
 	}
 	id, size, err := s.repo.saveJSON(ctx, indexDir, indexOf(s.stored))
 	if err != nil {

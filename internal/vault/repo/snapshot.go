@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -58,10 +59,27 @@ func (s *Saver) SaveSnapshot(ctx context.Context, snap Snapshot) (ID, error) {
 	if err != nil {
 		return ID{}, fmt.Errorf("save snapshot: %w", err)
 	}
+	// Whoever removes looks for snapshots after it took our lock away, or an index that we rely on, and
+	// we look for those after the snapshot: one of the two sees the other, whatever their clocks say.
+	if err := s.relied(ctx); err != nil {
+		return ID{}, errors.Join(fmt.Errorf("save snapshot: %w", err), s.repo.store.Delete(ctx, snapshotDir+id.String()))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.StoredBytes += size
 	return id, nil
+}
+
+// relied makes sure that what this saver found in the repository is still there.
+func (s *Saver) relied(ctx context.Context) error {
+	if err := s.lock.verify(ctx); err != nil {
+		return err
+	}
+	whole, err := s.repo.catalog.intact(ctx, s.generation)
+	if err == nil && !whole {
+		err = fmt.Errorf("%w: somebody removed from the repository meanwhile", ErrLockLost)
+	}
+	return err
 }
 
 // Snapshots returns all snapshots, oldest first.
