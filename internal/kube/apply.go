@@ -31,6 +31,9 @@ const (
 	// AnnotationExplicit is in captured Services alone: which of the fields that a server may fill in were
 	// asked for, as "nodePort/80/TCP,clusterIP".
 	AnnotationExplicit = "lifeboat.dev/explicit"
+	// AnnotationPin is written by users on a Service: the addresses of it, of those that they asked for, that
+	// are to be the same at every site, as "clusterIP,loadBalancerIP".
+	AnnotationPin = "lifeboat.dev/pin"
 	// AnnotationPrefix is common to all of them.
 	AnnotationPrefix = "lifeboat.dev/"
 )

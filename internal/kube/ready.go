@@ -32,6 +32,7 @@ func readiness() map[schema.GroupKind]func(*unstructured.Unstructured) (bool, st
 		{Group: "apps.openshift.io", Kind: "DeploymentConfig"}:            replicasReady,
 		{Group: "batch", Kind: "Job"}:                                     jobReady,
 		{Group: "", Kind: "PersistentVolumeClaim"}:                        claimReady,
+		{Group: "", Kind: "Service"}:                                      serviceReady,
 		{Group: "", Kind: "Pod"}:                                          podReady,
 		{Group: "", Kind: "Namespace"}:                                    namespaceReady,
 		{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}: crdReady,
@@ -122,6 +123,18 @@ func claimReady(o *unstructured.Unstructured) (bool, string) {
 	return false, phase
 }
 
+// serviceReady: one that asks for a load balancer waits for its address; a class of its own may be nobody's.
+func serviceReady(o *unstructured.Unstructured) (bool, string) {
+	if text(o, "spec", "type") != "LoadBalancer" {
+		return true, "present"
+	}
+	list, _, _ := unstructured.NestedSlice(o.Object, "status", "loadBalancer", "ingress")
+	if len(list) == 0 {
+		return false, "has no load balancer's address yet"
+	}
+	return true, "has a load balancer's address"
+}
+
 func podReady(o *unstructured.Unstructured) (bool, string) {
 	phase := text(o, "status", "phase")
 	if phase == "Succeeded" {
@@ -176,9 +189,12 @@ func NamespaceBlockers(o *unstructured.Unstructured) string {
 	return out
 }
 
+// NamesTaken begins the state of a CRD whose names another one has.
+const NamesTaken = "its names are taken"
+
 func crdReady(o *unstructured.Unstructured) (bool, string) {
 	if status, _, why := condition(o, "NamesAccepted"); status == "False" {
-		return false, "its names are taken: " + why
+		return false, NamesTaken + ": " + why
 	}
 	status, _, why := condition(o, "Established")
 	if status == "True" {

@@ -33,7 +33,11 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 		return dr.RestoreOutput{}, err
 	}
 	t.willServe(p)
-	if obstacles := t.obstacles(p); len(obstacles) > 0 {
+	obstacles, err := t.obstacles(ctx, c, p)
+	if err != nil {
+		return dr.RestoreOutput{}, err
+	}
+	if len(obstacles) > 0 {
 		return dr.RestoreOutput{Problems: obstacles}, dr.Errorf(dr.ClassBlocked, fmt.Errorf("%s", strings.Join(obstacles, "; ")),
 			"Remove the obstacle, then run this again; nothing has been changed.",
 			"application %s cannot be restored to site %s", opts.Application, opts.To.Name)
@@ -65,6 +69,7 @@ type applier struct {
 	opts     Options
 	progress func(Progress)
 	total    int
+	patience patience
 
 	mu   sync.Mutex
 	done int
@@ -82,25 +87,34 @@ const (
 	kept // somebody else's, and left alone
 )
 
-// do restores one item; its failures are problems, not errors, unless ctx is done.
-func (a *applier) do(ctx context.Context, it, blocked *item) (bool, error) {
+// do tries to restore one item; its failures are problems, not errors, unless ctx is done. One that may
+// pass is tried again.
+func (a *applier) do(ctx context.Context, it, blocked *item) (verdict, error) {
 	if blocked != nil {
 		a.problem(it, fmt.Errorf("not restored, because it needs %s, which failed", blocked.key))
 		a.ended(it)
-		return false, nil
+		return verdict{}, nil
 	}
 	res, notes, err := a.object(ctx, it)
 	if ctx.Err() != nil && err != nil {
-		return false, context.Cause(ctx)
+		return verdict{}, context.Cause(ctx)
 	}
-	if err != nil {
-		a.problem(it, err)
+	if err == nil {
+		a.patience.over(it)
+		a.count(it, res, notes)
 		a.ended(it)
-		return false, nil
+		return verdict{ok: true}, nil
 	}
-	a.count(it, res, notes)
+	if pause := a.patience.with(it, err, a.opts); pause > 0 {
+		a.waits(it, err.Error())
+		return verdict{again: pause}, nil
+	}
+	if passing(err) {
+		err = fmt.Errorf("gave up after %s: %w", a.opts.GateTimeout, err)
+	}
+	a.problem(it, err)
 	a.ended(it)
-	return true, nil
+	return verdict{}, nil
 }
 
 func (a *applier) problem(it *item, err error) {

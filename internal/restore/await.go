@@ -2,11 +2,14 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/kube"
@@ -31,6 +34,7 @@ func (s *Set) AwaitReady(ctx context.Context, c *kube.Client, opts Options, prog
 	}
 	ready := v.opts.Now()
 	out, err := s.Verify(ctx, c, opts)
+	out.Notes = append(out.Notes, v.addresses...)
 	return dr.ReadyOutput{RestoreOutput: out, WorkloadsReady: ready, Waited: ready.Sub(began)}, err
 }
 
@@ -50,6 +54,10 @@ func (v *verifier) await(ctx context.Context) error {
 		if n := len(states); n > 5 {
 			state += fmt.Sprintf("; and %d more", n-5)
 		}
+		if !slices.ContainsFunc(states, func(s string) bool { return !strings.Contains(s, claimed) }) {
+			return false, state, dr.Errorf(dr.ClassIncomplete, errors.New(state), "Remove what has the host, or give the Route another one; then run this again.",
+				"a host of application %s is somebody else's at site %s", v.opts.Application, v.client.Site)
+		}
 		v.say(Progress{Done: v.total - len(states), Total: v.total, Waiting: state})
 		return false, state, nil
 	})
@@ -66,7 +74,8 @@ func (v *verifier) unready(ctx context.Context) ([]string, error) {
 		}
 		state, ready := "missing", false
 		if live != nil {
-			ready, state = v.ready(it, live)
+			v.learn(it, live)
+			ready, state = v.ready(ctx, it, live)
 		}
 		if !ready {
 			mu.Lock()
@@ -84,4 +93,19 @@ func (v *verifier) unready(ctx context.Context) ([]string, error) {
 		out = append(out, fmt.Sprintf("%s: %s", it.key, states[it.key]))
 	}
 	return out, nil
+}
+
+// learn notes the addresses that the target gave: they are not those that the old site had.
+func (v *verifier) learn(it *item, live *unstructured.Unstructured) {
+	if it.key.GroupKind != serviceKind {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, ingress := range maps(live.Object, "status", "loadBalancer", "ingress") {
+		note := fmt.Sprintf("%s: its load balancer answers at %s", it.key, orElse(str(ingress, "ip"), str(ingress, "hostname")))
+		if !slices.Contains(v.addresses, note) {
+			v.addresses = append(v.addresses, note)
+		}
+	}
 }

@@ -93,14 +93,14 @@ func TestMapGeneration(t *testing.T) {
 func TestObstacles(t *testing.T) {
 	t.Parallel()
 	p := prepare(t, load(t, sample()...), options())
-	tg := &target{site: "west", kinds: map[gk]served{}, failed: map[string]error{}, classes: map[string]class{"plain": {}}}
+	tg := &target{site: "west", coming: map[gk]bool{}, kinds: map[gk]served{}, failed: map[string]error{}, classes: map[string]class{"plain": {}}}
 	for _, it := range p.items {
 		if it.key.Kind != "Route" && it.key.Kind != "Discount" {
 			tg.kinds[it.key.GroupKind] = served{resource: "r", versions: []servedVersion{{name: "v1"}}}
 		}
 	}
 	tg.willServe(p)
-	got := strings.Join(tg.obstacles(p), "\n")
+	got := strings.Join(tg.lacks(p), "\n")
 	for _, part := range []string{"storage class premium does not exist at site west", "it has plain", "needed by PersistentVolumeClaim shop/data", "does not serve kind Route.route.openshift.io"} {
 		if !strings.Contains(got, part) {
 			t.Errorf("obstacles do not say %q:\n%s", part, got)

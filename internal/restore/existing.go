@@ -50,14 +50,30 @@ func (t *attempt) yield(want, live *unstructured.Unstructured) {
 // applications share to those who put them there.
 func (t *attempt) yieldShared(want, live *unstructured.Unstructured) {
 	switch t.item.key.GroupKind {
-	case gk{Group: "security.openshift.io", Kind: "SecurityContextConstraints"}:
-		union(want, live, "users")
-		union(want, live, "groups")
+	case constraintKind:
+		constraint(want, live)
 	case gk{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}:
 		union(want, live, "subjects")
 	}
 	if replicas, ok := dig(live.Object, "spec")["replicas"].(int64); ok && t.item.autoscaled && replicas > 0 {
 		dig(want.Object, "spec")["replicas"] = replicas
+	}
+}
+
+// constraint adds the application's accounts to a SecurityContextConstraints that is there, and changes
+// nothing else of it: others may be admitted by it, or it may be the cluster's own.
+func constraint(want, live *unstructured.Unstructured) {
+	union(want, live, "users")
+	union(want, live, "groups")
+	for field := range want.Object {
+		if field == "users" || field == "groups" || field == "metadata" || field == "kind" || field == "apiVersion" {
+			continue
+		}
+		if v, ok := live.Object[field]; ok {
+			want.Object[field] = v
+		} else {
+			delete(want.Object, field)
+		}
 	}
 }
 

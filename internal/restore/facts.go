@@ -11,8 +11,9 @@ type facts struct {
 	pods      []map[string]any  // the labels of the pods that it makes
 	idle      bool              // it makes no pods soon
 	selector  map[string]string // of a Service
-	services  []key             // which a webhook's configuration calls
+	services  []key             // which an API server calls: for a webhook, or for an aggregated API
 	scales    key               // whose replicas an autoscaler sets
+	serves    string            // the group of an aggregated API
 	unserved  string            // why no API server would serve the kind that a CRD defines
 }
 
@@ -42,18 +43,19 @@ func factsOf(k key, o *unstructured.Unstructured) *facts {
 				f.services = append(f.services, service)
 			}
 		}
-	case "HorizontalPodAutoscaler":
-		f.scales = key{
-			GroupKind: groupKind(str(o.Object, "spec", "scaleTargetRef", "apiVersion"), str(o.Object, "spec", "scaleTargetRef", "kind")),
-			Namespace: k.Namespace, Name: str(o.Object, "spec", "scaleTargetRef", "name"),
+	case "APIService":
+		f.serves = str(o.Object, "spec", "group")
+		if name := str(o.Object, "spec", "service", "name"); name != "" {
+			f.services = append(f.services, key{GroupKind: serviceKind, Namespace: str(o.Object, "spec", "service", "namespace"), Name: name})
 		}
 	}
+	f.scales = scaleTarget(o)
 	for _, template := range podParts(o) {
 		f.pods = append(f.pods, dig(template, "metadata", "labels"))
 	}
 	replicas, scaled := dig(o.Object, "spec")["replicas"].(int64)
 	f.idle = scaled && replicas == 0 || k.GroupKind == cronJobKind // a CronJob may not run for a long time
-	if f.classes == nil && f.pods == nil && f.selector == nil && f.services == nil && f.scales == (key{}) && f.unserved == "" {
+	if f.classes == nil && f.pods == nil && f.selector == nil && f.services == nil && f.scales == (key{}) && f.serves == "" && f.unserved == "" {
 		return nil
 	}
 	return f

@@ -10,22 +10,34 @@ import (
 type gk = schema.GroupKind
 
 var (
-	crdKind       = gk{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
-	namespaceKind = gk{Kind: "Namespace"}
-	serviceKind   = gk{Kind: "Service"}
-	accountKind   = gk{Kind: "ServiceAccount"}
-	secretKind    = gk{Kind: "Secret"}
-	configMapKind = gk{Kind: "ConfigMap"}
-	claimKind     = gk{Kind: "PersistentVolumeClaim"}
-	podKind       = gk{Kind: "Pod"}
-	jobKind       = gk{Group: "batch", Kind: "Job"}
-	cronJobKind   = gk{Group: "batch", Kind: "CronJob"}
-	priorityKind  = gk{Group: "scheduling.k8s.io", Kind: "PriorityClass"}
-	statefulKind  = gk{Group: "apps", Kind: "StatefulSet"}
-	daemonKind    = gk{Group: "apps", Kind: "DaemonSet"}
-	routeKind     = gk{Group: "route.openshift.io", Kind: "Route"}
-	ingressKind   = gk{Group: "networking.k8s.io", Kind: "Ingress"}
+	crdKind        = gk{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
+	apiServiceKind = gk{Group: "apiregistration.k8s.io", Kind: "APIService"}
+	namespaceKind  = gk{Kind: "Namespace"}
+	serviceKind    = gk{Kind: "Service"}
+	accountKind    = gk{Kind: "ServiceAccount"}
+	secretKind     = gk{Kind: "Secret"}
+	configMapKind  = gk{Kind: "ConfigMap"}
+	claimKind      = gk{Kind: "PersistentVolumeClaim"}
+	volumeKind     = gk{Kind: "PersistentVolume"}
+	podKind        = gk{Kind: "Pod"}
+	jobKind        = gk{Group: "batch", Kind: "Job"}
+	cronJobKind    = gk{Group: "batch", Kind: "CronJob"}
+	priorityKind   = gk{Group: "scheduling.k8s.io", Kind: "PriorityClass"}
+	statefulKind   = gk{Group: "apps", Kind: "StatefulSet"}
+	daemonKind     = gk{Group: "apps", Kind: "DaemonSet"}
+	constraintKind = gk{Group: "security.openshift.io", Kind: "SecurityContextConstraints"}
+	routeKind      = gk{Group: "route.openshift.io", Kind: "Route"}
+	ingressKind    = gk{Group: "networking.k8s.io", Kind: "Ingress"}
 )
+
+const gatewayGroup = "gateway.networking.k8s.io"
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
 
 func groupKind(apiVersion, kind string) gk {
 	gv, err := schema.ParseGroupVersion(apiVersion)

@@ -2,9 +2,12 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lifeboat.dev/lifeboat/internal/kube"
@@ -18,13 +21,15 @@ func (t *attempt) gate(ctx context.Context) error {
 	if k := t.item.key.GroupKind; k != namespaceKind && k != crdKind {
 		return nil
 	}
-	return t.awaitReady(ctx, t.item, t.item)
+	return t.awaitReady(ctx, t.item)
 }
 
-// backendsReady waits, for a webhook's configuration, until what answers it is ready: before that, it
-// would refuse the very objects that its backend is made of.
+// backendsReady looks, for a webhook's configuration or an aggregated API, whether what answers it is ready:
+// before that, a webhook would refuse the very objects that its backend is made of.
 func (a *applier) backendsReady(ctx context.Context, it *item) error {
-	if it.key.Kind != "ValidatingWebhookConfiguration" && it.key.Kind != "MutatingWebhookConfiguration" {
+	switch it.key.Kind {
+	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService":
+	default:
 		return nil
 	}
 	for _, e := range it.needs {
@@ -32,33 +37,54 @@ func (a *applier) backendsReady(ctx context.Context, it *item) error {
 		if !e.firm || backend.skipped || !kube.HasReadiness(backend.key.GroupKind) {
 			continue
 		}
-		if err := a.awaitReady(ctx, it, backend); err != nil {
+		state, err := a.state(ctx, backend)
+		if err != nil {
 			return err
+		}
+		if state != "" {
+			return &notReady{backend.key, state}
 		}
 	}
 	return nil
 }
 
-// awaitReady waits until one object, on which another waits, is ready.
-func (a *applier) awaitReady(ctx context.Context, waiter, it *item) error {
+// state is how an object is at the target; empty: ready.
+func (a *applier) state(ctx context.Context, it *item) (string, error) {
 	version, ok := a.target.version(it.key.GroupKind, it.version)
 	if !ok {
-		return fmt.Errorf("site %s does not serve %s", a.client.Site, it.key.GroupKind)
+		return "", fmt.Errorf("site %s does not serve %s", a.client.Site, it.key.GroupKind)
 	}
-	api := a.endpoint(it.key, version.name)
+	live, err := a.endpoint(it.key, version.name).Get(ctx, it.key.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "missing", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	ready, state := kube.Ready(live)
+	if ready {
+		return "", nil
+	}
+	return state, nil
+}
+
+// awaitReady waits until one object, which the target has to take in before others, is ready.
+func (a *applier) awaitReady(ctx context.Context, it *item) error {
 	ctx, cancel := context.WithTimeout(ctx, a.opts.GateTimeout)
 	defer cancel()
 	said := false
 	return kube.WaitFor(ctx, fmt.Sprintf("%s at site %s to be ready", it.key, a.client.Site), gatePause, func(ctx context.Context) (bool, string, error) {
-		live, err := api.Get(ctx, it.key.Name, metav1.GetOptions{})
+		state, err := a.state(ctx, it)
 		if err != nil {
 			return false, err.Error(), nil
 		}
-		ready, state := kube.Ready(live)
-		if !ready && !said {
+		if state != "" && !said {
 			said = true
-			a.waits(waiter, it.key.String()+": "+state)
+			a.waits(it, it.key.String()+": "+state)
 		}
-		return ready, state, nil
+		if strings.HasPrefix(state, kube.NamesTaken) {
+			return false, state, errors.New(state) // until a person removes the other
+		}
+		return state == "", state, nil
 	})
 }

@@ -2,8 +2,8 @@ package restore
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"time"
 )
 
 // graph says which items come after which. Node i needs the nodes needs[i]; the firm ones have to have
@@ -74,72 +74,115 @@ func (g *graph) openCircles() {
 	}
 }
 
-// ended is how one node went.
-type ended struct {
+// verdict is how one try at an item went.
+type verdict struct {
+	ok    bool
+	again time.Duration // to be tried again after so long; 0: that was it
+}
+
+// walk is a graph on its way.
+type walk struct {
+	*graph
+	left     int // nodes that have not ended
+	running  int
+	waiting  []int   // by node: needs that are not met
+	users    [][]int // by node: those that need it
+	blocked  []*item // by node: the firm need that failed
+	released []bool  // by node: tried once, so that nobody waits for it out of kindness
+	ready    []int
+	again    chan int // nodes whose pause is over
+}
+
+// tried is how one node went.
+type tried struct {
 	node int
-	ok   bool
-	err  error // stops the whole graph
+	verdict
+	err error // stops the whole graph
 }
 
 // run calls do for each item once all that it needs have ended, with up to workers at a time. blocked is
-// the firm need that failed, or nil; do says whether the item succeeded. An error of do, or ctx, stops
-// the rest.
-func (g *graph) run(ctx context.Context, workers int, do func(ctx context.Context, it, blocked *item) (ok bool, err error)) error {
+// the firm need that failed, or nil. An item that is to be tried again holds up no worker, and only those
+// that need it firmly: what it waits for may be among the others. An error of do, or ctx, stops the rest.
+func (g *graph) run(ctx context.Context, workers int, do func(ctx context.Context, it, blocked *item) (verdict, error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	waiting, users := make([]int, len(g.items)), make([][]int, len(g.items))
-	var ready []int
-	for i, needs := range g.needs {
-		waiting[i] = len(needs)
-		for _, e := range needs {
-			users[e.to] = append(users[e.to], i)
-		}
-		if len(needs) == 0 {
-			ready = append(ready, i)
-		}
-	}
-	blocked := make([]*item, len(g.items))
-	results := make(chan ended, workers)
-	running, left := 0, len(g.items)
+	w, results := g.begin(), make(chan tried, workers)
 	var failed error
-	for left > 0 {
-		for failed == nil && ctx.Err() == nil && len(ready) > 0 && running < workers {
-			i := ready[0]
-			ready = ready[1:]
-			running++
+	for w.left > 0 {
+		for failed == nil && ctx.Err() == nil && len(w.ready) > 0 && w.running < workers {
+			i := w.ready[0]
+			w.ready = w.ready[1:]
+			w.running++
 			go func() {
-				ok, err := do(ctx, g.items[i], blocked[i])
-				results <- ended{i, ok, err}
+				v, err := do(ctx, g.items[i], w.blocked[i])
+				results <- tried{i, v, err}
 			}()
 		}
-		if running == 0 {
+		if w.running == 0 && (failed != nil || ctx.Err() != nil) {
 			break
 		}
-		r := <-results // do returns soon after ctx is done
-		running--
-		left--
-		if r.err != nil && failed == nil {
-			failed = r.err
-			cancel()
-		}
-		for _, u := range users[r.node] {
-			if waiting[u]--; waiting[u] == 0 {
-				ready = append(ready, u)
+		select {
+		case i := <-w.again:
+			w.ready = append(w.ready, i)
+		case r := <-results: // do returns soon after ctx is done
+			w.running--
+			if r.err != nil && failed == nil {
+				failed = r.err
+				cancel()
 			}
-			if !r.ok && g.firm(u, r.node) && blocked[u] == nil {
-				blocked[u] = g.items[r.node]
-			}
+			w.note(r)
+		case <-done(ctx, w.running):
 		}
 	}
-	switch {
-	case failed != nil:
-		return failed
-	case ctx.Err() != nil:
+	if failed == nil && ctx.Err() != nil {
 		return context.Cause(ctx)
-	case left > 0:
-		return fmt.Errorf("%d objects wait for each other", left) // cannot be: circles are open
 	}
-	return nil
+	return failed
+}
+
+// done is ctx's end, for those who wait for nothing else.
+func done(ctx context.Context, running int) <-chan struct{} {
+	if running > 0 {
+		return nil
+	}
+	return ctx.Done()
+}
+
+func (g *graph) begin() *walk {
+	n := len(g.items)
+	w := &walk{graph: g, left: n, waiting: make([]int, n), users: make([][]int, n), blocked: make([]*item, n), released: make([]bool, n), again: make(chan int, n)}
+	for i, needs := range g.needs {
+		w.waiting[i] = len(needs)
+		for _, e := range needs {
+			w.users[e.to] = append(w.users[e.to], i)
+		}
+		if len(needs) == 0 {
+			w.ready = append(w.ready, i)
+		}
+	}
+	return w
+}
+
+// note releases those who waited for a node.
+func (w *walk) note(r tried) {
+	ended := r.again == 0
+	for _, u := range w.users[r.node] {
+		firm := w.firm(u, r.node)
+		if !firm && w.released[r.node] || firm && !ended {
+			continue
+		}
+		if firm && !r.ok && w.blocked[u] == nil {
+			w.blocked[u] = w.items[r.node]
+		}
+		if w.waiting[u]--; w.waiting[u] == 0 {
+			w.ready = append(w.ready, u)
+		}
+	}
+	if w.released[r.node] = true; ended {
+		w.left--
+		return
+	}
+	time.AfterFunc(r.again, func() { w.again <- r.node }) // there is room for every node
 }
 
 func (g *graph) firm(node, need int) bool {

@@ -37,12 +37,12 @@ func sample() []string {
 func order(t *testing.T, p *Prepared, stage dr.Stage) []string {
 	t.Helper()
 	var out []string
-	err := newGraph(p, p.stage(stage)).run(t.Context(), 1, func(_ context.Context, it, blocked *item) (bool, error) {
+	err := newGraph(p, p.stage(stage)).run(t.Context(), 1, func(_ context.Context, it, blocked *item) (verdict, error) {
 		if blocked != nil {
 			t.Errorf("%s is blocked by %s", it.key, blocked.key)
 		}
 		out = append(out, it.key.String())
-		return true, nil
+		return verdict{ok: true}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -109,13 +109,13 @@ func TestWhatAFailureStops(t *testing.T) {
 	p := prepare(t, load(t, sample()...), options())
 	var blocked []string
 	var mu sync.Mutex
-	err := newGraph(p, p.stage(dr.StageFoundation)).run(t.Context(), 4, func(_ context.Context, it, by *item) (bool, error) {
+	err := newGraph(p, p.stage(dr.StageFoundation)).run(t.Context(), 4, func(_ context.Context, it, by *item) (verdict, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if by != nil {
 			blocked = append(blocked, it.key.String()+" < "+by.key.String())
 		}
-		return by == nil && it.key.Kind != "ServiceAccount", nil
+		return verdict{ok: by == nil && it.key.Kind != "ServiceAccount"}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -130,17 +130,41 @@ func TestRunStopsOnErrorAndOnCancel(t *testing.T) {
 	t.Parallel()
 	p := prepare(t, load(t, sample()...), options())
 	broken := errors.New("broken")
-	err := newGraph(p, p.items).run(t.Context(), 2, func(context.Context, *item, *item) (bool, error) { return false, broken })
+	err := newGraph(p, p.items).run(t.Context(), 2, func(context.Context, *item, *item) (verdict, error) { return verdict{}, broken })
 	if !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(10*time.Millisecond, func() { cancel(dr.ErrLeaseLost) })
-	err = newGraph(p, p.items).run(ctx, 2, func(ctx context.Context, _, _ *item) (bool, error) {
+	err = newGraph(p, p.items).run(ctx, 2, func(ctx context.Context, _, _ *item) (verdict, error) {
 		<-ctx.Done()
-		return false, context.Cause(ctx)
+		return verdict{}, context.Cause(ctx)
 	})
 	if !errors.Is(err, dr.ErrLeaseLost) {
 		t.Errorf("error %v, want the lease's loss", err)
+	}
+}
+
+func TestWhatIsTriedAgainHoldsUpOnlyWhoNeedsIt(t *testing.T) {
+	t.Parallel()
+	p := prepare(t, load(t, sample()...), options())
+	var got []string
+	err := newGraph(p, p.stage(dr.StageFoundation)).run(t.Context(), 1, func(_ context.Context, it, _ *item) (verdict, error) {
+		got = append(got, it.key.String())
+		if it.key.Kind == "ServiceAccount" && !slices.Contains(got, "RoleBinding shop/r") {
+			return verdict{again: time.Millisecond}, nil // waits for what waits for it, out of kindness
+		}
+		return verdict{ok: true}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := slices.Index(got, "ServiceAccount shop/web")
+	backward := slices.Clone(got)
+	slices.Reverse(backward)
+	last := len(got) - 1 - slices.Index(backward, "ServiceAccount shop/web")
+	binding, token := slices.Index(got, "RoleBinding shop/r"), slices.Index(got, "Secret shop/token")
+	if account > binding || last < binding || token < last {
+		t.Errorf("order %q", got)
 	}
 }

@@ -45,6 +45,9 @@ func (s *Set) needs(it *item, captured *unstructured.Unstructured) []need {
 			}
 		}
 	}
+	if scales := scaleTarget(captured); scales.Name != "" {
+		out = append(out, need{scales, false})
+	}
 	kindNeeds(captured, add)
 	return out
 }
@@ -95,8 +98,16 @@ func kindNeeds(captured *unstructured.Unstructured, add func(bool, gk, string, s
 		for _, tls := range maps(o, "spec", "tls") {
 			add(false, secretKind, ns, str(tls, "secretName"))
 		}
-	case "HorizontalPodAutoscaler":
-		add(false, groupKind(str(o, "spec", "scaleTargetRef", "apiVersion"), str(o, "spec", "scaleTargetRef", "kind")), ns, str(o, "spec", "scaleTargetRef", "name"))
+	case "Certificate":
+		issuer := gk{Group: "cert-manager.io", Kind: orElse(str(o, "spec", "issuerRef", "kind"), "Issuer")}
+		if issuer.Kind != "Issuer" {
+			ns = ""
+		}
+		add(false, issuer, ns, str(o, "spec", "issuerRef", "name"))
+	case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
+		for _, parent := range maps(o, "spec", "parentRefs") {
+			add(false, gk{Group: gatewayGroup, Kind: "Gateway"}, orElse(str(parent, "namespace"), ns), str(parent, "name"))
+		}
 	}
 }
 
@@ -132,7 +143,8 @@ func podNeeds(template map[string]any, ns string, add func(bool, gk, string, str
 	}
 }
 
-// backendEdges: a webhook in front of its own backend would refuse the backend's pods.
+// backendEdges: a webhook in front of its own backend would refuse the backend's pods, and an aggregated API
+// without one would be missed by whoever asks what is served.
 func (p *Prepared) backendEdges(it *item) []edge {
 	var out []edge
 	for _, service := range it.facts.services {
@@ -144,6 +156,18 @@ func (p *Prepared) backendEdges(it *item) []edge {
 		for _, backend := range p.backends(svc) {
 			out = append(out, edge{to: backend.index, firm: true})
 		}
+	}
+	return out
+}
+
+// calls are the Services that an API server is told to call: those of webhooks, or of an aggregated API.
+func calls(o *unstructured.Unstructured) []map[string]any {
+	var out []map[string]any
+	for _, hook := range maps(o.Object, "webhooks") {
+		out = append(out, dig(hook, "clientConfig", "service"))
+	}
+	if keyOf(o).GroupKind == apiServiceKind {
+		out = append(out, dig(o.Object, "spec", "service"))
 	}
 	return out
 }

@@ -3,7 +3,6 @@ package restore
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/dynamic"
 
 	"lifeboat.dev/lifeboat/internal/kube"
@@ -31,6 +29,11 @@ type attempt struct {
 // object restores one item, and waits until what depends on it may go on.
 func (a *applier) object(ctx context.Context, it *item) (result, []string, error) {
 	own := it.version
+	if _, ok := a.target.version(it.key.GroupKind, own); !ok && a.target.mayServe(it.key.GroupKind) {
+		if err := a.target.askAgain(ctx, a.client, it.key.GroupKind); err != nil {
+			return 0, nil, err
+		}
+	}
 	version, ok := a.target.version(it.key.GroupKind, own)
 	if !ok {
 		return 0, nil, fmt.Errorf("site %s does not serve this kind", a.client.Site)
@@ -43,7 +46,9 @@ func (a *applier) object(ctx context.Context, it *item) (result, []string, error
 		return 0, nil, err
 	}
 	t := &attempt{applier: a, item: it, form: f, version: version, api: a.endpoint(it.key, version.name)}
-	res, err := t.patiently(ctx)
+	ctx, cancel := context.WithTimeout(ctx, a.opts.GateTimeout)
+	defer cancel()
+	res, err := t.once(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -60,63 +65,6 @@ func (a *applier) endpoint(k key, version string) dynamic.ResourceInterface {
 	}
 	return r.Namespace(k.Namespace)
 }
-
-// patiently tries again, with growing pauses and a deadline, while the target is only not ready yet.
-func (t *attempt) patiently(ctx context.Context) (result, error) {
-	gate, cancel := context.WithTimeout(ctx, t.opts.GateTimeout)
-	defer cancel()
-	var last error
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		t.notes = nil
-		res, err := t.once(gate)
-		if err == nil {
-			return res, nil
-		}
-		if gate.Err() != nil && last != nil {
-			err = last // says more than that time ran out
-		}
-		last = err
-		var rejected *unrepeatable
-		if errors.As(err, &rejected) || gate.Err() == nil && !passing(err) {
-			return 0, err
-		}
-		if gate.Err() == nil {
-			t.waits(t.item, err.Error())
-		}
-		select {
-		case <-gate.Done():
-			if ctx.Err() != nil {
-				return 0, context.Cause(ctx)
-			}
-			return 0, fmt.Errorf("gave up after %s: %w", t.opts.GateTimeout, err)
-		case <-time.After(pause):
-		}
-	}
-}
-
-// unrepeatable is an error that trying again does not help against, whatever the server called it.
-type unrepeatable struct{ error }
-
-func (e *unrepeatable) Unwrap() error { return e.error }
-
-// passing says whether an error may go away by itself: a webhook whose backend starts, a CRD that not
-// every API server knows yet, an account that a controller is about to make.
-func passing(err error) bool {
-	switch {
-	case apierrors.IsTooManyRequests(err), apierrors.IsServiceUnavailable(err), apierrors.IsServerTimeout(err),
-		apierrors.IsTimeout(err), apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.IsAlreadyExists(err),
-		utilnet.IsConnectionReset(err), utilnet.IsConnectionRefused(err), utilnet.IsHTTP2ConnectionLost(err), utilnet.IsProbableEOF(err):
-		return true
-	}
-	for _, part := range []string{"failed calling webhook", "conversion webhook for", "error looking up service account", "being terminated", errDeleting.Error()} {
-		if strings.Contains(err.Error(), part) {
-			return true
-		}
-	}
-	return false
-}
-
-var errDeleting = errors.New("the object that is there is being deleted")
 
 // once makes one try: look, compare, and write only what differs.
 func (t *attempt) once(ctx context.Context) (result, error) {
@@ -168,21 +116,32 @@ func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (
 
 func (t *attempt) update(ctx context.Context, want, live *unstructured.Unstructured, ours bool) (result, error) {
 	now, err := t.write(ctx, want, live)
-	if apierrors.IsInvalid(err) && (ours || t.opts.Existing == Replace) && replaceable(t.item.key) {
+	if fixed(err) && (ours || t.opts.Existing == Replace) && replaceable(want, live) {
 		t.notes = append(t.notes, "it was there and could not be changed; replaced")
 		return updated, t.replace(ctx, want, live)
 	}
 	if err != nil {
 		return 0, err
 	}
+	if now.GetResourceVersion() == live.GetResourceVersion() {
+		t.notes = nil // what differs is what the target makes of it each time
+		return unchanged, t.restoreStatus(ctx, now)
+	}
 	return updated, t.restoreStatus(ctx, now)
 }
+
+// typedPatch is in the message for an object that has fields which the kind's schema does not, or cannot
+// be merged.
+const typedPatch = "failed to create typed patch object"
 
 // write applies the object. Some objects that an API server accepts cannot be applied, such as one with
 // the same variable twice: those are created, or put whole over what is there.
 func (t *attempt) write(ctx context.Context, want, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	out, err := t.api.Apply(ctx, want.GetName(), want, metav1.ApplyOptions{FieldManager: kube.FieldManager, Force: true})
-	if err == nil || !strings.Contains(err.Error(), "failed to create typed patch object") {
+	if apierrors.IsInvalid(err) {
+		return out, t.holder(ctx, want, err)
+	}
+	if err == nil || !strings.Contains(err.Error(), typedPatch) {
 		return out, err
 	}
 	refused := err
@@ -217,8 +176,14 @@ func (t *attempt) unfence(ctx context.Context, want *unstructured.Unstructured, 
 
 // replace deletes an object and makes it anew, once it is gone.
 func (t *attempt) replace(ctx context.Context, want, live *unstructured.Unstructured) error {
+	if err := t.rehearse(ctx, want); err != nil {
+		return fmt.Errorf("it would have to be made anew, which the target refuses: %w", err)
+	}
 	uid, policy := live.GetUID(), metav1.DeletePropagationBackground
-	if len(podParts(live)) > 0 {
+	switch {
+	case t.item.key.GroupKind == statefulKind:
+		policy = metav1.DeletePropagationOrphan // the new one takes its pods over, and its claims stay
+	case len(podParts(live)) > 0:
 		policy = metav1.DeletePropagationForeground // two generations of pods would meet
 	}
 	err := t.api.Delete(ctx, live.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &policy})
@@ -239,11 +204,30 @@ func (t *attempt) replace(ctx context.Context, want, live *unstructured.Unstruct
 	return err
 }
 
-// replaceable: deleting these would delete data, or everything in them.
-func replaceable(k key) bool {
-	switch k.GroupKind {
-	case namespaceKind, crdKind, claimKind, statefulKind:
+// fixed says whether the target refuses a change for what the object is, and not for what it should become.
+func fixed(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) && strings.Contains(err.Error(), "may not be changed")
+}
+
+// rehearse makes an object under another name, without effect, before the one that is there is deleted.
+func (t *attempt) rehearse(ctx context.Context, want *unstructured.Unstructured) error {
+	other := want.DeepCopy()
+	other.SetName("lifeboat-rehearsal")
+	_, err := t.api.Create(ctx, other, metav1.CreateOptions{FieldManager: kube.FieldManager, DryRun: []string{metav1.DryRunAll}})
+	if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) {
+		return err
+	}
+	return nil // anything else may pass
+}
+
+// replaceable: deleting some kinds would delete data, or everything in them. A StatefulSet leaves its pods
+// to the one that follows it, if that looks for the same.
+func replaceable(want, live *unstructured.Unstructured) bool {
+	switch keyOf(live).GroupKind {
+	case namespaceKind, crdKind, claimKind, volumeKind:
 		return false
+	case statefulKind:
+		return same(dig(want.Object, "spec", "selector"), dig(live.Object, "spec", "selector"))
 	}
 	return true
 }

@@ -21,7 +21,7 @@ func (t *attempt) setOwners(ctx context.Context, want *unstructured.Unstructured
 			continue
 		}
 		k := o.key
-		if !t.target.kinds[k.GroupKind].namespaced {
+		if kind, _ := t.target.kind(k.GroupKind); !kind.namespaced {
 			k.Namespace = ""
 		}
 		uid, err := t.uid(ctx, k, version.name)

@@ -31,16 +31,27 @@ func (s *Set) Preflight(ctx context.Context, c *kube.Client, opts Options) ([]st
 	for name, ns := range t.terminating {
 		out = append(out, fmt.Sprintf("namespace %s is being deleted at site %s%s", name, t.site, kube.NamespaceBlockers(ns)))
 	}
+	out = append(out, t.silent(p)...)
 	slices.Sort(out)
-	return append(out, t.obstacles(p)...), nil
+	obstacles, err := t.obstacles(ctx, c, p)
+	return append(out, obstacles...), err
 }
 
 // obstacles are what no waiting helps against.
-func (t *target) obstacles(p *Prepared) []string {
+func (t *target) obstacles(ctx context.Context, c *kube.Client, p *Prepared) ([]string, error) {
+	refused, err := t.trials(ctx, c, p)
+	if err != nil {
+		return nil, fmt.Errorf("asking site %s what it would accept: %w", t.site, err)
+	}
+	return append(t.lacks(p), refused...), nil
+}
+
+// lacks are what the target has not, though objects need it.
+func (t *target) lacks(p *Prepared) []string {
 	var out []string
 	missing := map[string][]string{} // what the target lacks → who needs it
 	for _, it := range p.items {
-		for _, lack := range t.lacks(it) {
+		for _, lack := range t.lacksFor(it) {
 			missing[lack] = append(missing[lack], it.key.String())
 		}
 		if it.facts != nil && it.facts.unserved != "" {
@@ -60,8 +71,8 @@ func (t *target) obstacles(p *Prepared) []string {
 	return out
 }
 
-// lacks are what the target does not have and the item needs.
-func (t *target) lacks(it *item) []string {
+// lacksFor are what the target does not have and the item needs.
+func (t *target) lacksFor(it *item) []string {
 	var out []string
 	if f := it.facts; f != nil {
 		for _, class := range f.classes {
@@ -74,11 +85,29 @@ func (t *target) lacks(it *item) []string {
 		}
 	}
 	kind := it.key.GroupKind
-	if err := t.failed[kind.Group]; err != nil && t.kinds[kind].versions == nil {
-		return append(out, fmt.Sprintf("site %s does not serve group %s at the moment (%v)", t.site, kind.Group, err))
-	}
-	if _, ok := t.version(kind, ""); !ok {
+	if _, ok := t.version(kind, ""); !ok && !t.mayServe(kind) {
 		out = append(out, fmt.Sprintf("site %s does not serve kind %s", t.site, kind))
+	}
+	return out
+}
+
+// mayServe says whether a kind that the target does not serve may be served in a while.
+func (t *target) mayServe(kind gk) bool {
+	return t.failed[kind.Group] != nil || t.awaited[kind.Group]
+}
+
+// silent are the groups that do not answer at the moment, though objects are of them. A restore waits for
+// them, and goes on with the rest.
+func (t *target) silent(p *Prepared) []string {
+	waiting := map[string]int{}
+	for _, it := range p.items {
+		if _, ok := t.version(it.key.GroupKind, ""); !ok && t.failed[it.key.Group] != nil {
+			waiting[it.key.Group]++
+		}
+	}
+	var out []string
+	for group, n := range waiting {
+		out = append(out, fmt.Sprintf("site %s does not serve group %s at the moment, of which %d objects are (%v)", t.site, group, n, t.failed[group]))
 	}
 	return out
 }

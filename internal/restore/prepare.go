@@ -39,6 +39,7 @@ type item struct {
 	// custom: its kind comes from a CRD of the set. autoscaled: a HorizontalPodAutoscaler sets its replicas.
 	// adopted: it has an owner that comes in a later stage. owns: it is the owner of another.
 	custom, autoscaled, adopted, owns bool
+	addressed                         bool // a load balancer had given it an address
 }
 
 // edge is a need of another object of the set.
@@ -131,6 +132,7 @@ func (p *Prepared) prepare(ctx context.Context, i int, r *remarks) error {
 		return nil
 	}
 	it.stage, it.custom = stageOf(it.key.GroupKind), p.set.definitions[it.key.GroupKind] != nil
+	it.addressed = len(maps(captured.Object, "status", "loadBalancer", "ingress")) > 0
 	owners := p.set.ownersOf(captured)
 	it.needs = p.set.edges(it, captured, owners)
 	f := p.transform(it, captured, owners, func(what string) {
@@ -152,7 +154,7 @@ func (p *Prepared) form(ctx context.Context, it *item) (*form, error) {
 // transform turns a captured object into what is restored of it.
 func (p *Prepared) transform(it *item, captured *unstructured.Unstructured, owners []owner, note func(what string)) *form {
 	f := &form{obj: captured, owners: owners, generation: captured.GetGeneration()}
-	if it.custom {
+	if it.custom && statusMatters(it.key.GroupKind) {
 		f.status = dig(captured.Object, "status")
 	}
 	t := &transform{opts: p.opts, set: p.set, item: it, form: f, obj: captured, explicit: strings.Split(str(captured.Object, "metadata", "annotations", kube.AnnotationExplicit), ","),
@@ -258,4 +260,18 @@ func (s *Set) edges(it *item, captured *unstructured.Unstructured, owners []owne
 		join(n, false)
 	}
 	return slices.Clip(out)
+}
+
+// scaleTarget is what an autoscaler sets the replicas of: a HorizontalPodAutoscaler, or another kind that
+// names its target in the same way (KEDA's ScaledObject, whose target is a Deployment where it says none).
+func scaleTarget(o *unstructured.Unstructured) key {
+	ref := dig(o.Object, "spec", "scaleTargetRef")
+	if ref == nil {
+		return key{}
+	}
+	kind := groupKind(str(ref, "apiVersion"), str(ref, "kind"))
+	if kind.Kind == "" {
+		kind = gk{Group: "apps", Kind: "Deployment"}
+	}
+	return key{GroupKind: kind, Namespace: o.GetNamespace(), Name: str(ref, "name")}
 }

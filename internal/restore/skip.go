@@ -21,6 +21,9 @@ func (s *Set) skip(o *unstructured.Unstructured) string {
 	if reason := skippedKind(keyOf(o).GroupKind); reason != "" {
 		return reason
 	}
+	if reason := madeAnew(o); reason != "" {
+		return reason
+	}
 	switch keyOf(o).GroupKind {
 	case podKind:
 		return skipPod(o)
@@ -31,8 +34,12 @@ func (s *Set) skip(o *unstructured.Unstructured) string {
 	case secretKind:
 		return s.skipSecret(o)
 	case configMapKind:
-		if n := o.GetName(); n == "kube-root-ca.crt" || n == "openshift-service-ca.crt" {
+		if ownConfig(o.GetName()) {
 			return "the target makes its own"
+		}
+	case serviceKind:
+		if o.GetNamespace() == "default" && o.GetName() == "kubernetes" {
+			return "the target's own API server"
 		}
 	case gk{Kind: "Endpoints"}, gk{Group: "discovery.k8s.io", Kind: "EndpointSlice"}:
 		return s.skipEndpoints(o)
@@ -48,9 +55,44 @@ func (s *Set) skip(o *unstructured.Unstructured) string {
 		if strings.HasPrefix(o.GetName(), "system-") {
 			return "every cluster has it"
 		}
+	case claimKind:
+		if c := metav1.GetControllerOf(o); c != nil && c.Kind == "Pod" {
+			return "its Pod makes it" // a generic ephemeral volume; a pod refuses one that is not its own
+		}
 	}
 	if o.GetLabels()["kubernetes.io/bootstrapping"] != "" {
 		return "every cluster has it"
+	}
+	return ""
+}
+
+// ownConfig: what controllers write into namespaces, about the cluster that it is.
+func ownConfig(name string) bool {
+	switch name {
+	case "kube-root-ca.crt", "openshift-service-ca.crt", "extension-apiserver-authentication",
+		"kube-apiserver-legacy-service-account-token-tracking":
+		return true
+	}
+	return false
+}
+
+// madeAnew: what an operator makes at the target from something that is restored.
+func madeAnew(o *unstructured.Unstructured) string {
+	labels := o.GetLabels()
+	if labels["olm.copiedFrom"] != "" {
+		return "OLM makes it from the Subscription"
+	}
+	// OLM installs an operator's Deployments, accounts and roles; they are there once its Subscription is.
+	if labels["olm.owner.kind"] == "ClusterServiceVersion" || labels["olm.owner"] != "" && keyOf(o).GroupKind != crdKind {
+		return "OLM makes it from the Subscription"
+	}
+	for _, ref := range o.GetOwnerReferences() {
+		if ref.Kind == "ClusterServiceVersion" && strings.HasPrefix(ref.APIVersion, "operators.coreos.com/") {
+			return "OLM makes it from the Subscription"
+		}
+	}
+	if labels["acme.cert-manager.io/http01-solver"] == "true" {
+		return "cert-manager makes it from the Certificate"
 	}
 	return ""
 }
@@ -70,6 +112,10 @@ func skippedKind(kind gk) string {
 		return "cert-manager makes it from the Certificate"
 	case "Build.build.openshift.io":
 		return "a build that was restored would run again"
+	case "ImageStreamTag.image.openshift.io", "ImageTag.image.openshift.io", "ImageStreamImage.image.openshift.io", "ImageStreamImport.image.openshift.io":
+		return "the target makes it from the ImageStream"
+	case "PackageManifest.packages.operators.coreos.com", "PodMetrics.metrics.k8s.io", "NodeMetrics.metrics.k8s.io":
+		return "it is computed, not stored"
 	case "Event", "Event.events.k8s.io", "Lease.coordination.k8s.io", "FlowSchema.flowcontrol.apiserver.k8s.io",
 		"PriorityLevelConfiguration.flowcontrol.apiserver.k8s.io":
 		return "the cluster's own bookkeeping"
@@ -122,6 +168,9 @@ func (s *Set) skipEndpoints(o *unstructured.Unstructured) string {
 	name := o.GetName()
 	if svc := labels["kubernetes.io/service-name"]; svc != "" {
 		name = svc
+	}
+	if o.GetNamespace() == "default" && name == "kubernetes" {
+		return "the target's own API server"
 	}
 	managed := strings.HasSuffix(labels["endpointslice.kubernetes.io/managed-by"], ".k8s.io") || labels["endpoints.kubernetes.io/managed-by"] != ""
 	svc := s.lookup(key{GroupKind: serviceKind, Namespace: o.GetNamespace(), Name: name})

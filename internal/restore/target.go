@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	gomaps "maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,12 +21,17 @@ import (
 // target is what was found out about the site to restore to, before anything is changed there.
 type target struct {
 	site    string
-	kinds   map[gk]served
+	coming  map[gk]bool      // kinds whose CRDs are yet to be restored
+	awaited map[string]bool  // groups whose API servers are yet to be restored
 	failed  map[string]error // groups whose server does not answer
 	classes map[string]class
 	// defaultClass is what claims get that name none.
 	defaultClass string
 	terminating  map[string]*unstructured.Unstructured // namespaces
+
+	mu    sync.RWMutex // of what is found out while it changes
+	kinds map[gk]served
+	asked time.Time // when it was asked for its kinds again
 }
 
 // served is how a kind is served.
@@ -45,7 +53,7 @@ type class struct {
 
 // inspect asks the site what it serves and has. namespaces are those of the checkpoint.
 func inspect(ctx context.Context, c *kube.Client, namespaces []string) (*target, error) {
-	t := &target{site: c.Site, kinds: map[gk]served{}, failed: map[string]error{}, classes: map[string]class{}, terminating: map[string]*unstructured.Unstructured{}}
+	t := &target{site: c.Site, kinds: map[gk]served{}, coming: map[gk]bool{}, awaited: map[string]bool{}, failed: map[string]error{}, classes: map[string]class{}, terminating: map[string]*unstructured.Unstructured{}}
 	if err := t.discover(ctx, c); err != nil {
 		return nil, err
 	}
@@ -90,14 +98,23 @@ func (t *target) discover(ctx context.Context, c *kube.Client) error {
 	case a := <-got:
 		var failed *discovery.ErrGroupDiscoveryFailed
 		if errors.As(a.err, &failed) {
-			for gv, err := range failed.Groups {
-				t.failed[gv.Group] = err
-			}
+			t.fails(failed)
 		} else if a.err != nil {
 			return fmt.Errorf("asking site %s what it serves: %w", c.Site, a.err)
 		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
 		t.learn(a.groups, a.lists)
 		return nil
+	}
+}
+
+// fails notes the groups that did not answer, at the first time.
+func (t *target) fails(failed *discovery.ErrGroupDiscoveryFailed) {
+	if t.asked.IsZero() {
+		for gv, err := range failed.Groups {
+			t.failed[gv.Group] = err
+		}
 	}
 }
 
@@ -110,6 +127,7 @@ func (t *target) learn(groups []*metav1.APIGroup, lists []*metav1.APIResourceLis
 		}
 		rank[g.PreferredVersion.GroupVersion] = 0
 	}
+	fresh := map[gk]served{}
 	lists = slices.Clone(lists)
 	slices.SortStableFunc(lists, func(a, b *metav1.APIResourceList) int { return rank[a.GroupVersion] - rank[b.GroupVersion] })
 	for _, list := range lists {
@@ -128,27 +146,67 @@ func (t *target) learn(groups []*metav1.APIGroup, lists []*metav1.APIResourceLis
 				continue
 			}
 			kind := gk{Group: gv.Group, Kind: r.Kind}
-			k := t.kinds[kind]
+			k := fresh[kind]
 			k.resource, k.namespaced = r.Name, r.Namespaced
 			k.versions = append(k.versions, servedVersion{gv.Version, withStatus[r.Name]})
-			t.kinds[kind] = k
+			fresh[kind] = k
 		}
 	}
+	gomaps.Copy(t.kinds, fresh)
+}
+
+// askAgain looks, now and then, whether the target serves a kind meanwhile whose group's API server did not
+// answer, or is itself restored.
+func (t *target) askAgain(ctx context.Context, c *kube.Client, kind gk) error {
+	const every = time.Second
+	why := "its API server is restored as well"
+	if err := t.failed[kind.Group]; err != nil {
+		why = err.Error()
+	}
+	waits := &notReady{key{GroupKind: gk{Kind: "API group"}, Name: kind.Group}, "not served: " + why}
+	t.mu.Lock()
+	soon := time.Since(t.asked) < every
+	if !soon {
+		t.asked = time.Now()
+	}
+	t.mu.Unlock()
+	if soon {
+		return waits
+	}
+	if err := t.discover(ctx, c); err != nil {
+		return err
+	}
+	if _, ok := t.kind(kind); !ok {
+		return waits
+	}
+	return nil
+}
+
+func (t *target) kind(kind gk) (served, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	k, ok := t.kinds[kind]
+	return k, ok
 }
 
 // willServe adds the kinds whose CRDs are in the set and not at the target yet.
 func (t *target) willServe(p *Prepared) {
+	for _, it := range p.items {
+		if it.key.GroupKind == apiServiceKind {
+			t.awaited[it.facts.serves] = true
+		}
+	}
 	for kind, d := range p.set.definitions {
-		if _, there := t.kinds[kind]; there || t.failed[kind.Group] != nil || p.item(d.key) == nil {
+		if _, there := t.kind(kind); there || t.failed[kind.Group] != nil || p.item(d.key) == nil {
 			continue
 		}
-		t.kinds[kind] = d.served
+		t.kinds[kind], t.coming[kind] = d.served, true
 	}
 }
 
 // version picks the version to apply an object in: its own, or else the target's preferred one.
 func (t *target) version(kind gk, own string) (servedVersion, bool) {
-	k, ok := t.kinds[kind]
+	k, ok := t.kind(kind)
 	if !ok || len(k.versions) == 0 {
 		return servedVersion{}, false
 	}
@@ -161,5 +219,6 @@ func (t *target) version(kind gk, own string) (servedVersion, bool) {
 }
 
 func (t *target) gvr(kind gk, version string) schema.GroupVersionResource {
-	return schema.GroupVersionResource{Group: kind.Group, Version: version, Resource: t.kinds[kind].resource}
+	k, _ := t.kind(kind)
+	return schema.GroupVersionResource{Group: kind.Group, Version: version, Resource: k.resource}
 }

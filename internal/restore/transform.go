@@ -26,8 +26,6 @@ func (t *transform) all() {
 	t.unfence()
 	t.metadata()
 	switch t.item.key.GroupKind {
-	case namespaceKind, ingressKind, routeKind:
-		t.placeKinds()
 	case serviceKind:
 		t.service()
 	case accountKind:
@@ -35,9 +33,7 @@ func (t *transform) all() {
 	case secretKind:
 		t.secret()
 	case configMapKind:
-		if t.obj.GetAnnotations()["service.beta.openshift.io/inject-cabundle"] == "true" {
-			remove(t.obj.Object, "data", "service-ca.crt")
-		}
+		t.injected()
 	case claimKind:
 		t.claim(t.obj.Object)
 	case podKind:
@@ -50,7 +46,11 @@ func (t *transform) all() {
 		}
 	case daemonKind:
 		kube.RemoveFenceFromNodes(t.obj)
+	case priorityKind:
+		t.priority()
 	}
+	t.placeKinds()
+	t.authority()
 	t.templates()
 	t.stamp()
 }
@@ -81,7 +81,7 @@ func droppedAnnotation(name string) bool {
 		"service.beta.openshift.io/serving-cert-signed-by", "service.alpha.openshift.io/serving-cert-signed-by":
 		return true
 	}
-	return strings.HasPrefix(name, kube.AnnotationPrefix) // marks of an earlier restore, of a mover, of a fence
+	return strings.HasPrefix(name, kube.AnnotationPrefix) && name != kube.AnnotationPin // marks of an earlier restore, of a mover, of a fence
 }
 
 // finalizers of an absent controller would make the object impossible to delete.
@@ -123,15 +123,24 @@ func (t *transform) unfence() {
 	}
 }
 
-// stamp says on the object where it comes from.
+// annotationLimit is what an API server lets all annotations of an object be together, in bytes.
+const annotationLimit = 256 << 10
+
+// stamp says on the object where it comes from, if there is room for it.
 func (t *transform) stamp() {
 	annotations := t.obj.GetAnnotations()
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	annotations[kube.AnnotationPoint] = t.opts.Point
-	annotations[kube.LabelApplication] = t.opts.Application
-	t.obj.SetAnnotations(annotations)
+	size := len(kube.AnnotationPoint) + len(t.opts.Point) + len(kube.LabelApplication) + len(t.opts.Application)
+	for k, v := range annotations {
+		size += len(k) + len(v)
+	}
+	if size <= annotationLimit {
+		annotations[kube.AnnotationPoint] = t.opts.Point
+		annotations[kube.LabelApplication] = t.opts.Application
+		t.obj.SetAnnotations(annotations)
+	}
 	if len(validation.IsValidLabelValue(t.opts.Application)) > 0 {
 		return // the annotation has to do
 	}
@@ -148,6 +157,11 @@ func (t *transform) templates() {
 	for _, template := range podParts(t.obj) {
 		if meta := dig(template, "metadata"); meta["creationTimestamp"] == nil {
 			delete(meta, "creationTimestamp") // older servers write null
+		}
+		for _, v := range maps(template, "spec", "volumes") {
+			if claim := dig(v, "ephemeral", "volumeClaimTemplate"); claim != nil {
+				t.claim(claim)
+			}
 		}
 		filter(template, func(m map[string]any) bool {
 			name, _ := m["name"].(string)

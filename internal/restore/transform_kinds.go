@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"lifeboat.dev/lifeboat/internal/kube"
 )
 
 // placeKinds changes what says where the application is to be found.
@@ -26,6 +28,22 @@ func (t *transform) placeKinds() {
 				hosts[i] = m["host"]
 			}
 		}
+	}
+	if t.item.key.Group == gatewayGroup {
+		t.gateway()
+	}
+}
+
+// gateway: the hosts of a Gateway's listeners and of the routes behind them.
+func (t *transform) gateway() {
+	for _, listener := range maps(t.obj.Object, "spec", "listeners") {
+		t.siteHost(listener, "hostname")
+	}
+	hosts, _ := dig(t.obj.Object, "spec")["hostnames"].([]any)
+	for i, h := range hosts {
+		m := map[string]any{"host": h}
+		t.siteHost(m, "host")
+		hosts[i] = m["host"]
 	}
 }
 
@@ -59,15 +77,20 @@ func (t *transform) siteHost(m map[string]any, field string) {
 // service drops what the old cluster allotted, and keeps what the Service's owner asked for.
 func (t *transform) service() {
 	asked := func(name string) bool { return slices.Contains(t.explicit, name) }
+	pinned := func(name string) bool { return asked(name) && t.pins(name) }
 	spec := dig(t.obj.Object, "spec")
 	if spec == nil {
 		return
 	}
 	headless := spec["clusterIP"] == "None"
 	delete(spec, "clusterIPs")
-	if !headless && spec["type"] != "ExternalName" {
+	if !headless && spec["type"] != "ExternalName" && !pinned("clusterIP") {
 		// An address is of one cluster's range, so even one that was asked for does not fit another.
 		delete(spec, "clusterIP")
+	}
+	if ip, asked := spec["loadBalancerIP"]; asked && !pinned("loadBalancerIP") {
+		delete(spec, "loadBalancerIP")
+		t.note("the load balancer's address %v, which is of the old site, is dropped", ip)
 	}
 	if policy := spec["ipFamilyPolicy"]; (policy == nil || policy == "SingleStack") && !asked("ipFamilies") {
 		delete(spec, "ipFamilies")
@@ -85,6 +108,53 @@ func (t *transform) service() {
 			delete(port, "nodePort")
 		}
 	}
+}
+
+// injected: certificates that the target's own controllers write into a ConfigMap are theirs.
+func (t *transform) injected() {
+	if t.obj.GetAnnotations()["service.beta.openshift.io/inject-cabundle"] == "true" {
+		remove(t.obj.Object, "data", "service-ca.crt")
+	}
+	if t.obj.GetLabels()["config.openshift.io/inject-trusted-cabundle"] == "true" {
+		remove(t.obj.Object, "data", "ca-bundle.crt")
+	}
+}
+
+// authority leaves it to the target's controllers whom an API server trusts as the backend of a webhook, a
+// conversion or an aggregated API, where they are asked to say so: their authority is another one.
+func (t *transform) authority() {
+	injected := false
+	for name, value := range t.obj.GetAnnotations() {
+		switch name {
+		case "service.beta.openshift.io/inject-cabundle", "service.alpha.openshift.io/inject-cabundle":
+			injected = injected || value == "true"
+		case "cert-manager.io/inject-ca-from", "cert-manager.io/inject-ca-from-secret", "cert-manager.io/inject-apiserver-ca":
+			injected = true
+		}
+	}
+	if !injected {
+		return
+	}
+	for _, hook := range maps(t.obj.Object, "webhooks") {
+		remove(hook, "clientConfig", "caBundle")
+	}
+	remove(t.obj.Object, "spec", "conversion", "webhook", "clientConfig", "caBundle")
+	if t.item.key.Kind == "APIService" {
+		remove(t.obj.Object, "spec", "caBundle")
+	}
+}
+
+// priority: an application's class does not become what every pod of the target gets.
+func (t *transform) priority() {
+	if t.obj.Object["globalDefault"] == true {
+		delete(t.obj.Object, "globalDefault")
+		t.note("it is not the default of the target's pods")
+	}
+}
+
+// pins says whether a Service's owner wants an address to be the same at every site.
+func (t *transform) pins(field string) bool {
+	return slices.Contains(strings.Split(t.obj.GetAnnotations()[kube.AnnotationPin], ","), field)
 }
 
 // account loses the tokens and pull secrets that are not restored.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -52,6 +53,8 @@ type verifier struct {
 	*applier
 	items []*item
 	used  map[key]bool // claims that something uses that runs
+	// addresses are those that the target gave; see learn.
+	addresses []string
 }
 
 func (s *Set) newVerifier(ctx context.Context, c *kube.Client, opts Options) (*verifier, error) {
@@ -113,7 +116,7 @@ func (v *verifier) problemOf(ctx context.Context, it *item) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	a, want := &attempt{applier: v.applier, item: it, form: f, version: version}, f.obj
+	a, want := &attempt{applier: v.applier, item: it, form: f, version: version, api: v.endpoint(it.key, version.name)}, f.obj
 	if err := a.setOwners(ctx, want); err != nil {
 		return "", err
 	}
@@ -123,21 +126,29 @@ func (v *verifier) problemOf(ctx context.Context, it *item) (string, error) {
 	if !ours && a.leaveAlone(live, diffs) != "" {
 		diffs = nil // left as it was on purpose; Apply said so
 	}
-	if len(diffs) > 0 {
+	if len(diffs) > 0 && !a.settled(ctx, want, live) {
 		return join(diffs), nil
 	}
-	if ready, state := v.ready(it, live); !ready {
+	if ready, state := v.ready(ctx, it, live); !ready {
 		return state, nil
 	}
 	return "", nil
 }
 
-// ready judges an object; a claim that nothing uses is not expected to be bound where its class waits
-// for a user.
-func (v *verifier) ready(it *item, live *unstructured.Unstructured) (bool, string) {
+// ready judges an object; a claim that nothing uses is not expected to be bound where its class waits for a
+// user, nor a load balancer to have an address where it had none.
+func (v *verifier) ready(ctx context.Context, it *item, live *unstructured.Unstructured) (bool, string) {
 	ready, state := kube.Ready(live)
-	if !ready && it.key.GroupKind == claimKind && !v.used[it.key] && v.target.classes[str(live.Object, "spec", "storageClassName")].waits {
+	switch {
+	case ready:
+	case it.key.GroupKind == claimKind && !v.used[it.key] && v.target.classes[str(live.Object, "spec", "storageClassName")].waits:
 		return true, "not bound; nothing uses it"
+	case it.key.GroupKind == serviceKind && !it.addressed:
+		return true, "without a load balancer's address, as it was"
+	case strings.Contains(state, claimed):
+		if by := v.claimer(ctx, live); by != "" {
+			state += fmt.Sprintf(" (host %s: %s)", hostOf(live), by)
+		}
 	}
 	return ready, state
 }

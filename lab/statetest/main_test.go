@@ -72,7 +72,7 @@ var cleanUp = func() error { return nil }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := cleanUp(); err != nil {
+	if err := errors.Join(cleanUp(), cleanUpNorth()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

@@ -39,6 +39,13 @@ func (s *Server) certificates() error {
 	if err := server.Save(s.file("server")); err != nil {
 		return err
 	}
+	proxy, err := ca.IssueClient("front-proxy", nil) // as which it calls aggregated API servers
+	if err != nil {
+		return err
+	}
+	if err := proxy.Save(s.file("front-proxy")); err != nil {
+		return err
+	}
 	if err := s.accountKeys(); err != nil {
 		return err
 	}

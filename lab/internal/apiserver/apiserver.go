@@ -1,5 +1,5 @@
-// Package apiserver runs one etcd and one kube-apiserver, without controllers or nodes, for tests that
-// need a real Kubernetes API and nothing behind it.
+// Package apiserver runs one etcd and one kube-apiserver, without nodes and, unless asked for, without
+// controllers, for tests that need a real Kubernetes API and nothing behind it.
 package apiserver
 
 import (
@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -50,8 +51,9 @@ type Server struct {
 	URL        string
 	CA         *pki.CA // signs users: IssueClient, then a kubeconfig of one's own
 
-	dir   string
-	procs []*proc
+	binary string
+	dir    string
+	procs  []*proc
 }
 
 type proc struct {
@@ -71,23 +73,27 @@ func Start(ctx context.Context, binary, dir string, flags ...string) (*Server, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, URL: fmt.Sprintf("https://127.0.0.1:%d", ports[2])}
+	s := &Server{binary: binary, dir: dir, URL: fmt.Sprintf("https://127.0.0.1:%d", ports[2])}
 	if err := s.certificates(); err != nil {
 		return nil, err
 	}
 	etcd := fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	peer := fmt.Sprintf("http://127.0.0.1:%d", ports[1])
-	err = s.run(binary, "etcd", "--data-dir="+filepath.Join(dir, "etcd"), "--listen-client-urls="+etcd,
+	err = s.run("etcd", "--data-dir="+filepath.Join(dir, "etcd"), "--listen-client-urls="+etcd,
 		"--advertise-client-urls="+etcd, "--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer,
 		"--initial-cluster=default="+peer, "--unsafe-no-fsync", "--log-level=error")
 	if err == nil {
-		err = s.run(binary, "kube-apiserver", append([]string{
+		err = s.run("kube-apiserver", append([]string{
 			"--etcd-servers=" + etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
 			fmt.Sprintf("--secure-port=%d", ports[2]), "--tls-cert-file=" + s.file("server.crt"),
 			"--tls-private-key-file=" + s.file("server.key"), "--client-ca-file=" + s.file("ca.crt"),
 			"--cert-dir=" + dir, "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16",
 			"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + s.file("sa.pub"),
 			"--service-account-signing-key-file=" + s.file("sa.key"), "--endpoint-reconciler-type=none",
+			"--requestheader-client-ca-file=" + s.file("ca.crt"), "--requestheader-allowed-names=front-proxy",
+			"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+			"--proxy-client-cert-file=" + s.file("front-proxy.crt"), "--proxy-client-key-file=" + s.file("front-proxy.key"),
 		}, flags...)...)
 	}
 	if err == nil {
@@ -101,13 +107,27 @@ func Start(ctx context.Context, binary, dir string, flags ...string) (*Server, e
 
 func (s *Server) file(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *Server) run(binary, name string, args ...string) error {
+// StartControllers runs the controllers of kube-controller-manager that work without nodes: garbage
+// collection, namespaces, accounts and their tokens, workloads, endpoints, quotas, volumes.
+func (s *Server) StartControllers() error {
+	return s.run("kube-controller-manager", "--kubeconfig="+s.Kubeconfig, "--leader-elect=false", "--secure-port=0",
+		"--root-ca-file="+s.file("ca.crt"), "--service-account-private-key-file="+s.file("sa.key"),
+		"--pvclaimbinder-sync-period=1s", "--kube-api-qps=200", "--kube-api-burst=400", "--controllers="+strings.Join([]string{
+			"garbage-collector-controller", "namespace-controller", "serviceaccount-controller", "serviceaccount-token-controller",
+			"root-ca-certificate-publisher-controller", "deployment-controller", "replicaset-controller", "statefulset-controller",
+			"job-controller", "cronjob-controller", "endpoints-controller", "endpointslice-controller", "endpointslice-mirroring-controller",
+			"resourcequota-controller", "persistentvolume-binder-controller", "persistentvolumeclaim-protection-controller",
+			"persistentvolume-protection-controller", "disruption-controller",
+		}, ","))
+}
+
+func (s *Server) run(name string, args ...string) error {
 	log, err := os.Create(s.file(name + ".log"))
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
 	defer func() { _ = log.Close() }() // the child has its own descriptor
-	cmd := exec.Command(binary, append([]string{name}, args...)...)
+	cmd := exec.Command(s.binary, append([]string{name}, args...)...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, s.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -122,7 +142,7 @@ func (s *Server) run(binary, name string, args ...string) error {
 	return nil
 }
 
-// Stop kills both processes and waits until they are gone.
+// Stop kills all processes and waits until they are gone.
 func (s *Server) Stop() error {
 	var errs []error
 	for _, p := range s.procs {
