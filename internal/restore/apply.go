@@ -28,7 +28,10 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 	if err != nil {
 		return dr.RestoreOutput{}, err
 	}
-	a := &applier{client: c, target: t, prepared: p, opts: opts, progress: progress, uids: map[key]types.UID{}}
+	a, err := newApplier(c, t, p, progress)
+	if err != nil {
+		return dr.RestoreOutput{}, err
+	}
 	if err := t.awaitGone(ctx, c, opts, a.say); err != nil {
 		return dr.RestoreOutput{}, err
 	}
@@ -47,6 +50,9 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 		lists = append(lists, p.stage(stage))
 		a.total += len(lists[len(lists)-1])
 	}
+	if err := a.survey(ctx, slices.Concat(lists...)); err != nil {
+		return dr.RestoreOutput{}, fmt.Errorf("looking at what is at site %s before restoring application %s: %w", opts.To.Name, opts.Application, err)
+	}
 	for _, items := range lists {
 		if err := newGraph(p, items).run(ctx, opts.Workers, a.do); err != nil {
 			return a.output(), fmt.Errorf("restoring application %s to site %s (%d of %d objects done): %w", opts.Application, opts.To.Name, a.done, a.total, err)
@@ -64,17 +70,24 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 // applier is the state of one Apply; its mutex guards what many objects write at once.
 type applier struct {
 	client   *kube.Client
+	direct   *direct
 	target   *target
 	prepared *Prepared
 	opts     Options
 	progress func(Progress)
 	total    int
 	patience patience
+	sights   []sight // by index in the set
 
 	mu   sync.Mutex
 	done int
 	out  dr.RestoreOutput
 	uids map[key]types.UID // of what was applied or looked up, at the target
+}
+
+func newApplier(c *kube.Client, t *target, p *Prepared, progress func(Progress)) (*applier, error) {
+	direct, err := newDirect(c, p.opts.Workers)
+	return &applier{client: c, direct: direct, target: t, prepared: p, opts: p.opts, progress: progress, uids: map[key]types.UID{}}, err
 }
 
 // result is what became of one object.

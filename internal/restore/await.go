@@ -67,11 +67,7 @@ func (v *verifier) await(ctx context.Context) error {
 func (v *verifier) unready(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	states := map[key]string{}
-	err := v.each(ctx, func(ctx context.Context, it *item) error {
-		live, _, err := v.get(ctx, it)
-		if err != nil {
-			return err
-		}
+	err := v.show(ctx, func(_ context.Context, it *item, live *unstructured.Unstructured) error {
 		state, ready := "missing", false
 		if live != nil {
 			v.learn(it, live)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -11,7 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/util/csaupgrade"
 
 	"lifeboat.dev/lifeboat/internal/kube"
 )
@@ -26,34 +30,46 @@ type attempt struct {
 	notes   []string // of the last try
 }
 
+// attempt makes the object that is wanted, in the version that the target serves. It has no owners yet.
+func (a *applier) attempt(ctx context.Context, it *item) (*attempt, *unstructured.Unstructured, error) {
+	version, ok := a.target.version(it.key.GroupKind, it.version)
+	if !ok {
+		return nil, nil, fmt.Errorf("site %s does not serve this kind", a.client.Site)
+	}
+	f, err := a.prepared.form(ctx, it)
+	if err != nil {
+		return nil, nil, err
+	}
+	f.obj.SetGroupVersionKind(it.key.WithVersion(version.name))
+	return &attempt{applier: a, item: it, form: f, version: version, api: a.endpoint(it.key, version.name)}, f.obj, nil
+}
+
 // object restores one item, and waits until what depends on it may go on.
 func (a *applier) object(ctx context.Context, it *item) (result, []string, error) {
-	own := it.version
-	if _, ok := a.target.version(it.key.GroupKind, own); !ok && a.target.mayServe(it.key.GroupKind) {
+	if err := a.backendsReady(ctx, it); err != nil {
+		return 0, nil, err
+	}
+	if _, ok := a.target.version(it.key.GroupKind, it.version); !ok && a.target.mayServe(it.key.GroupKind) {
 		if err := a.target.askAgain(ctx, a.client, it.key.GroupKind); err != nil {
 			return 0, nil, err
 		}
 	}
-	version, ok := a.target.version(it.key.GroupKind, own)
-	if !ok {
-		return 0, nil, fmt.Errorf("site %s does not serve this kind", a.client.Site)
+	seen := a.take(it)
+	if seen == asWanted {
+		return unchanged, nil, nil
 	}
-	if err := a.backendsReady(ctx, it); err != nil {
-		return 0, nil, err
-	}
-	f, err := a.prepared.form(ctx, it)
+	t, want, err := a.attempt(ctx, it)
 	if err != nil {
 		return 0, nil, err
 	}
-	t := &attempt{applier: a, item: it, form: f, version: version, api: a.endpoint(it.key, version.name)}
 	ctx, cancel := context.WithTimeout(ctx, a.opts.GateTimeout)
 	defer cancel()
-	res, err := t.once(ctx)
+	res, err := t.once(ctx, want, seen)
 	if err != nil {
 		return 0, nil, err
 	}
-	if version.name != own {
-		t.notes = append(t.notes, fmt.Sprintf("the target serves version %s, not %s", version.name, own))
+	if t.version.name != it.version {
+		t.notes = append(t.notes, fmt.Sprintf("the target serves version %s, not %s", t.version.name, it.version))
 	}
 	return res, t.notes, t.gate(ctx)
 }
@@ -67,11 +83,14 @@ func (a *applier) endpoint(k key, version string) dynamic.ResourceInterface {
 }
 
 // once makes one try: look, compare, and write only what differs.
-func (t *attempt) once(ctx context.Context) (result, error) {
-	want := t.form.obj.DeepCopy()
-	want.SetGroupVersionKind(t.item.key.WithVersion(t.version.name))
+func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, seen sight) (result, error) {
 	if err := t.setOwners(ctx, want); err != nil {
 		return 0, err
+	}
+	if seen == absent {
+		if res, err := t.create(ctx, want); !apierrors.IsAlreadyExists(err) {
+			return res, err
+		}
 	}
 	live, err := t.api.Get(ctx, t.item.key.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -80,11 +99,11 @@ func (t *attempt) once(ctx context.Context) (result, error) {
 	if err != nil {
 		return 0, err
 	}
-	t.remember(t.item.key, live.GetUID())
+	t.met(live.GetUID())
 	if live.GetDeletionTimestamp() != nil {
 		return 0, errDeleting
 	}
-	ours := live.GetAnnotations()[kube.LabelApplication] == t.opts.Application
+	ours := t.ours(live)
 	t.yield(want, live)
 	diffs := compare(want, live)
 	if !ours {
@@ -105,13 +124,32 @@ func (t *attempt) once(ctx context.Context) (result, error) {
 	return t.update(ctx, want, live, ours)
 }
 
+// create makes an object that is not there, by a POST: an apply costs the server half as much again. What it
+// sets is Lifeboat's as what is applied is: see adopt.
 func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (result, error) {
-	live, err := t.write(ctx, want, nil)
+	body, err := json.Marshal(want.Object)
 	if err != nil {
+		return 0, fmt.Errorf("encoding it: %w", err)
+	}
+	raw, err := t.direct.send(ctx, http.MethodPost, place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace}, body,
+		"fieldManager", kube.FieldManager, "fieldValidation", metav1.FieldValidationStrict)
+	switch {
+	case apierrors.IsBadRequest(err): // it has fields that the target does not know
+		return 0, &unrepeatable{err}
+	case apierrors.IsInvalid(err):
+		return 0, t.holder(ctx, want, err)
+	case err != nil:
 		return 0, err
 	}
-	t.remember(t.item.key, live.GetUID())
-	return created, t.restoreStatus(ctx, live)
+	if !t.item.owns && len(t.form.status) == 0 {
+		return created, nil
+	}
+	var made metav1.PartialObjectMetadata
+	if err := utiljson.Unmarshal(raw, &made); err != nil {
+		return 0, fmt.Errorf("reading the answer: %w", err)
+	}
+	t.met(made.UID)
+	return created, t.writeStatus(ctx, &made)
 }
 
 func (t *attempt) update(ctx context.Context, want, live *unstructured.Unstructured, ours bool) (result, error) {
@@ -134,9 +172,12 @@ func (t *attempt) update(ctx context.Context, want, live *unstructured.Unstructu
 // be merged.
 const typedPatch = "failed to create typed patch object"
 
-// write applies the object. Some objects that an API server accepts cannot be applied, such as one with
-// the same variable twice: those are created, or put whole over what is there.
+// write applies the object over what is there. Some objects that an API server accepts cannot be applied,
+// such as one with the same variable twice: those are put whole.
 func (t *attempt) write(ctx context.Context, want, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	if settled, err := t.adopt(ctx, want, live); err != nil || settled {
+		return live, err
+	}
 	out, err := t.api.Apply(ctx, want.GetName(), want, metav1.ApplyOptions{FieldManager: kube.FieldManager, Force: true})
 	if apierrors.IsInvalid(err) {
 		return out, t.holder(ctx, want, err)
@@ -145,17 +186,29 @@ func (t *attempt) write(ctx context.Context, want, live *unstructured.Unstructur
 		return out, err
 	}
 	refused := err
-	if live == nil {
-		out, err = t.api.Create(ctx, want, metav1.CreateOptions{FieldManager: kube.FieldManager, FieldValidation: metav1.FieldValidationStrict})
-	} else {
-		want = want.DeepCopy()
-		want.SetResourceVersion(live.GetResourceVersion())
-		out, err = t.api.Update(ctx, want, metav1.UpdateOptions{FieldManager: kube.FieldManager, FieldValidation: metav1.FieldValidationStrict})
-	}
+	want = want.DeepCopy()
+	want.SetResourceVersion(live.GetResourceVersion()) // stale, and tried again, where adopt has just written
+	out, err = t.api.Update(ctx, want, metav1.UpdateOptions{FieldManager: kube.FieldManager, FieldValidation: metav1.FieldValidationStrict})
 	if apierrors.IsBadRequest(err) { // it has fields that the target does not know
 		return nil, &unrepeatable{refused}
 	}
 	return out, err
+}
+
+// adopt makes what Lifeboat set by a POST count as applied by it: what a later apply leaves out would stay
+// otherwise. Where the target would leave the object as it is, it does too.
+func (t *attempt) adopt(ctx context.Context, want, live *unstructured.Unstructured) (settled bool, err error) {
+	patch, err := csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(kube.FieldManager), kube.FieldManager)
+	if err != nil || patch == nil {
+		return false, err
+	}
+	if t.settled(ctx, want, live) {
+		return true, nil
+	}
+	if _, err = t.api.Patch(ctx, live.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager}); err != nil {
+		return false, fmt.Errorf("taking over its fields: %w", err)
+	}
+	return false, nil
 }
 
 // unfence sets going an object at a site that was fenced: the fence's fields are not Lifeboat's applied
@@ -232,18 +285,33 @@ func replaceable(want, live *unstructured.Unstructured) bool {
 	return true
 }
 
-// restoreStatus puts a custom resource's status back where nothing has written one yet. Its
-// observedGeneration is carried over where it was up to date.
+// restoreStatus puts a status back where nothing has written one yet.
 func (t *attempt) restoreStatus(ctx context.Context, live *unstructured.Unstructured) error {
-	if len(t.form.status) == 0 || !t.version.status || len(dig(live.Object, "status")) > 0 {
+	if !t.lacksStatus(live) {
 		return nil
 	}
-	status := mapGeneration(t.form.status, t.form.generation, live.GetGeneration())
-	raw, err := json.Marshal(map[string]any{"status": status})
+	return t.writeStatus(ctx, live)
+}
+
+func (t *attempt) lacksStatus(live *unstructured.Unstructured) bool {
+	return len(t.form.status) > 0 && t.version.status && len(dig(live.Object, "status")) == 0
+}
+
+// writeStatus writes the status, unless the object was changed since it was looked at: whoever did that may
+// have written one. Its observedGeneration is carried over where it was up to date.
+func (t *attempt) writeStatus(ctx context.Context, live metav1.Object) error {
+	if len(t.form.status) == 0 || !t.version.status {
+		return nil
+	}
+	raw, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": live.GetResourceVersion()},
+		"status":   mapGeneration(t.form.status, t.form.generation, live.GetGeneration()),
+	})
 	if err != nil {
 		return fmt.Errorf("encoding its status: %w", err)
 	}
-	_, err = t.api.Patch(ctx, live.GetName(), types.MergePatchType, raw, metav1.PatchOptions{FieldManager: kube.FieldManager}, "status")
+	_, err = t.direct.patch(ctx, place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace, name: t.item.key.Name, sub: "status"}, raw,
+		"fieldManager", kube.FieldManager)
 	if err != nil {
 		return fmt.Errorf("restoring its status: %w", err)
 	}

@@ -18,7 +18,7 @@ const (
 )
 
 const (
-	defaultWorkers     = 12
+	defaultWorkers     = 32
 	defaultGateTimeout = 2 * time.Minute
 )
 
@@ -33,7 +33,7 @@ type Options struct {
 	// the target. All others are dropped, so that nothing waits for a controller that is not there;
 	// controllers add theirs again.
 	Finalizers []string
-	// Workers bounds the requests under way at once; default 12.
+	// Workers bounds the requests under way at once; default 32.
 	Workers int
 	// GateTimeout bounds each wait for something the target has to do first: a CRD to be established, a
 	// namespace to go away, a webhook's backend to answer. Default 2 min.

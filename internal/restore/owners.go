@@ -69,3 +69,10 @@ func (a *applier) remember(k key, uid types.UID) {
 	defer a.mu.Unlock()
 	a.uids[k] = uid
 }
+
+// met notes the UID of the object, where others will ask for it.
+func (t *attempt) met(uid types.UID) {
+	if t.item.owns {
+		t.remember(t.item.key, uid)
+	}
+}

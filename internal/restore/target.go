@@ -27,7 +27,8 @@ type target struct {
 	classes map[string]class
 	// defaultClass is what claims get that name none.
 	defaultClass string
-	terminating  map[string]*unstructured.Unstructured // namespaces
+	namespaces   map[string]bool                       // that are there
+	terminating  map[string]*unstructured.Unstructured // of them
 
 	mu    sync.RWMutex // of what is found out while it changes
 	kinds map[gk]served
@@ -53,7 +54,8 @@ type class struct {
 
 // inspect asks the site what it serves and has. namespaces are those of the checkpoint.
 func inspect(ctx context.Context, c *kube.Client, namespaces []string) (*target, error) {
-	t := &target{site: c.Site, kinds: map[gk]served{}, coming: map[gk]bool{}, awaited: map[string]bool{}, failed: map[string]error{}, classes: map[string]class{}, terminating: map[string]*unstructured.Unstructured{}}
+	t := &target{site: c.Site, kinds: map[gk]served{}, coming: map[gk]bool{}, awaited: map[string]bool{}, failed: map[string]error{}, classes: map[string]class{},
+		namespaces: map[string]bool{}, terminating: map[string]*unstructured.Unstructured{}}
 	if err := t.discover(ctx, c); err != nil {
 		return nil, err
 	}
@@ -74,6 +76,7 @@ func inspect(ctx context.Context, c *kube.Client, namespaces []string) (*target,
 	}
 	for i := range list.Items {
 		ns := &list.Items[i]
+		t.namespaces[ns.GetName()] = true
 		if slices.Contains(namespaces, ns.GetName()) && str(ns.Object, "status", "phase") == "Terminating" {
 			t.terminating[ns.GetName()] = ns
 		}
@@ -202,6 +205,11 @@ func (t *target) willServe(p *Prepared) {
 		}
 		t.kinds[kind], t.coming[kind] = d.served, true
 	}
+}
+
+// absent says that nothing of a kind can be in a namespace: this, or the kind, was not there.
+func (t *target) absent(kind gk, namespace string) bool {
+	return t.coming[kind] || namespace != "" && !t.namespaces[namespace]
 }
 
 // version picks the version to apply an object in: its own, or else the target's preferred one.

@@ -7,11 +7,7 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/kube"
@@ -27,8 +23,8 @@ func (s *Set) Verify(ctx context.Context, c *kube.Client, opts Options) (dr.Rest
 	}
 	out := dr.RestoreOutput{Skipped: slices.Clone(v.prepared.Skipped)}
 	var mu sync.Mutex
-	err = v.each(ctx, func(ctx context.Context, it *item) error {
-		problem, err := v.problemOf(ctx, it)
+	err = v.show(ctx, func(ctx context.Context, it *item, live *unstructured.Unstructured) error {
+		problem, err := v.problemOf(ctx, it, live)
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -67,10 +63,11 @@ func (s *Set) newVerifier(ctx context.Context, c *kube.Client, opts Options) (*v
 	if err != nil {
 		return nil, err
 	}
-	v := &verifier{
-		applier: &applier{client: c, target: t, prepared: p, opts: opts, uids: map[key]types.UID{}},
-		used:    usedClaims(p),
+	a, err := newApplier(c, t, p, nil)
+	if err != nil {
+		return nil, err
 	}
+	v := &verifier{applier: a, used: usedClaims(p)}
 	for _, it := range p.items {
 		if opts.Stage == "" || it.stage == opts.Stage {
 			v.items = append(v.items, it)
@@ -79,51 +76,47 @@ func (s *Set) newVerifier(ctx context.Context, c *kube.Client, opts Options) (*v
 	return v, nil
 }
 
-func (v *verifier) each(ctx context.Context, do func(context.Context, *item) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(v.opts.Workers)
-	for _, it := range v.items {
-		g.Go(func() error { return do(ctx, it) })
+// show calls look for every item as the target has it, nil for one that is not there: many from lists, few
+// one by one.
+func (v *verifier) show(ctx context.Context, look func(context.Context, *item, *unstructured.Unstructured) error) error {
+	var many []*crowd
+	var single []*item
+	for _, c := range v.crowds(v.items) {
+		if len(c.items) >= few && c.version != "" {
+			many = append(many, c)
+		} else {
+			single = append(single, c.items...)
+		}
 	}
-	return g.Wait()
+	if err := v.sweep(ctx, many, look); err != nil {
+		return err
+	}
+	return v.each(ctx, single, func(ctx context.Context, it *item) error {
+		live, err := v.read(ctx, it)
+		if err != nil {
+			return err
+		}
+		return look(ctx, it, live)
+	})
 }
 
-// get reads an item at the target; nil where it, or its kind, is not there.
-func (v *verifier) get(ctx context.Context, it *item) (*unstructured.Unstructured, servedVersion, error) {
-	version, ok := v.target.version(it.key.GroupKind, it.version)
-	if !ok {
-		return nil, version, nil
-	}
-	live, err := v.endpoint(it.key, version.name).Get(ctx, it.key.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, version, nil
-	}
-	if err != nil {
-		return nil, version, fmt.Errorf("reading %s: %w", it.key, err)
-	}
-	return live, version, nil
-}
-
-func (v *verifier) problemOf(ctx context.Context, it *item) (string, error) {
-	live, version, err := v.get(ctx, it)
-	if err != nil {
-		return "", err
-	}
+func (v *verifier) problemOf(ctx context.Context, it *item, live *unstructured.Unstructured) (string, error) {
 	if live == nil {
 		return "missing", nil
 	}
-	f, err := v.prepared.form(ctx, it)
+	if it.owns {
+		v.remember(it.key, live.GetUID())
+	}
+	a, want, err := v.attempt(ctx, it)
 	if err != nil {
 		return "", err
 	}
-	a, want := &attempt{applier: v.applier, item: it, form: f, version: version, api: v.endpoint(it.key, version.name)}, f.obj
 	if err := a.setOwners(ctx, want); err != nil {
 		return "", err
 	}
 	a.yieldShared(want, live)
 	diffs := compare(want, live)
-	ours := live.GetAnnotations()[kube.LabelApplication] == v.opts.Application
-	if !ours && a.leaveAlone(live, diffs) != "" {
+	if !v.ours(live) && a.leaveAlone(live, diffs) != "" {
 		diffs = nil // left as it was on purpose; Apply said so
 	}
 	if len(diffs) > 0 && !a.settled(ctx, want, live) {

@@ -206,7 +206,7 @@ func patch(t *testing.T, c *kube.Client, ns, what, merge string, subresource ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Patch(t.Context(), name, types.MergePatchType, raw, metav1.PatchOptions{}, subresource...); err != nil {
+	if _, err := r.Patch(t.Context(), name, types.MergePatchType, raw, metav1.PatchOptions{FieldManager: "kubectl-edit"}, subresource...); err != nil {
 		t.Fatalf("patching %s: %v", what, err)
 	}
 }
