@@ -59,14 +59,14 @@ func BenchmarkDocuments(b *testing.B) {
 	b.Run("save", func(b *testing.B) {
 		for b.Loop() {
 			r, _ := newTestRepo(b)
-			if _, err := newSaver(b, r).SaveDocuments(b.Context(), docs(n)); err != nil {
+			if _, err := saveDocuments(b.Context(), newSaver(b, r), docs(n)); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	r, store := newTestRepo(b)
 	s := newSaver(b, r)
-	result, err := s.SaveDocuments(b.Context(), docs(n))
+	result, err := saveDocuments(b.Context(), s, docs(n))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func smallRepo(t *testing.T) blob.Store {
 	t.Helper()
 	r, store := newTestRepo(t)
 	s := newSaver(t, r)
-	result, err := s.SaveDocuments(t.Context(), docs(50))
+	result, err := saveDocuments(t.Context(), s, docs(50))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,8 +122,8 @@ func TestCrashAtEveryWrite(t *testing.T) {
 		}
 		_, _, err = s.SaveData(ctx, bytes.NewReader(noise(uint64(n), size)))
 		if err == nil {
-			var result DocumentsResult
-			if result, err = s.SaveDocuments(ctx, docs(n)); err == nil {
+			var result documentsResult
+			if result, err = saveDocuments(ctx, s, docs(n)); err == nil {
 				_, err = s.SaveSnapshot(ctx, Snapshot{Tree: result.Tree})
 			}
 		}

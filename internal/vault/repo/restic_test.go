@@ -78,7 +78,7 @@ func TestResticReadsWhatWeWrote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	documents, err := s.SaveDocuments(t.Context(), docs(500))
+	documents, err := saveDocuments(t.Context(), s, docs(500))
 	if err != nil {
 		t.Fatal(err)
 	}

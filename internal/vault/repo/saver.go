@@ -185,8 +185,13 @@ func (s *Saver) saveSmall(ctx context.Context, t BlobType, data []byte) (ID, err
 // saveBlob stores one blob unless it is there, and a pack when the blob makes it full.
 func (s *Saver) saveBlob(ctx context.Context, t BlobType, data []byte) (ID, error) {
 	id := hash(data)
+	return id, s.saveHashed(ctx, t, id, data)
+}
+
+// saveHashed is saveBlob for data whose id is known.
+func (s *Saver) saveHashed(ctx context.Context, t BlobType, id ID, data []byte) error {
 	if fresh, err := s.claim(t, id, len(data)); err != nil || !fresh {
-		return id, err
+		return err
 	}
 	packed, plain := s.repo.zenc.EncodeAll(data, make([]byte, 0, len(data)/2+64)), uint32(len(data))
 	if len(packed) >= len(data) {
@@ -206,9 +211,9 @@ func (s *Saver) saveBlob(ctx context.Context, t BlobType, data []byte) (ID, erro
 	}
 	s.mu.Unlock()
 	if !full {
-		return id, nil
+		return nil
 	}
-	return id, s.storePack(ctx, pack)
+	return s.storePack(ctx, pack)
 }
 
 // claim says whether the caller has to store a blob.

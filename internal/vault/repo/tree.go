@@ -186,19 +186,18 @@ func parseTree(id ID, raw []byte) (*Tree, error) {
 	return t, nil
 }
 
-// Find returns the node at a path below a tree: "var/lib/data". Error: ErrNotFound.
+// Find returns the node at a path below a tree: "var/lib/data". A directory of documents that is cut is
+// looked at as a whole. Error: ErrNotFound.
 func (r *Repo) Find(ctx context.Context, tree ID, p string) (*Node, error) {
 	names := strings.Split(strings.Trim(path.Clean("/"+p), "/"), "/")
 	for i, name := range names {
-		t, err := r.LoadTree(ctx, tree)
+		n, err := r.findIn(ctx, tree, name, 0)
 		if err != nil {
 			return nil, err
 		}
-		at := slices.IndexFunc(t.Nodes, func(n *Node) bool { return n.Name == name })
-		if at < 0 {
+		if n == nil {
 			break
 		}
-		n := t.Nodes[at]
 		if i == len(names)-1 {
 			return n, nil
 		}
@@ -208,4 +207,25 @@ func (r *Repo) Find(ctx context.Context, tree ID, p string) (*Node, error) {
 		tree = n.Subtree
 	}
 	return nil, fmt.Errorf("path %s: %w", p, ErrNotFound)
+}
+
+// findIn returns a node of a directory, or of the part of it at some depth that holds its name; nil when
+// there is none.
+func (r *Repo) findIn(ctx context.Context, tree ID, name string, depth int) (*Node, error) {
+	t, err := r.LoadTree(ctx, tree)
+	if err != nil {
+		return nil, err
+	}
+	h := nameHash(name)
+	for _, look := range []string{name, partName(digit(&h, depth))} {
+		at := slices.IndexFunc(t.Nodes, func(n *Node) bool { return n.Name == look })
+		switch {
+		case at < 0:
+		case look == name:
+			return t.Nodes[at], nil
+		case t.Nodes[at].Type == DirNode && depth < len(h)-1:
+			return r.findIn(ctx, t.Nodes[at].Subtree, name, depth+1)
+		}
+	}
+	return nil, nil
 }
