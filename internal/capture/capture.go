@@ -1,24 +1,16 @@
 package capture
 
 import (
+	"bytes"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
-
-// parallel bounds the lists under way at once; the server's flow control queues beyond that anyway.
-const parallel = 16
 
 // MetaPath is where a checkpoint describes itself; it is written last.
 const MetaPath = "meta.json"
@@ -30,9 +22,13 @@ type Scope struct {
 	LabelSelector string // of namespaced objects; empty: all
 }
 
-// Sink takes the documents of a checkpoint. Put is called concurrently, once for each path.
+// Sink takes the documents of a checkpoint. Its methods are called concurrently, but not for the same path.
 type Sink interface {
-	Put(ctx context.Context, path string, doc []byte) error
+	// Put takes a document, in the place of an earlier one of that path, and says whether it differs from
+	// that one. doc is the sink's during the call alone.
+	Put(ctx context.Context, path string, doc []byte) (changed bool, err error)
+	// Delete takes a document out; one that is not there is no error.
+	Delete(ctx context.Context, path string) error
 }
 
 // Result tells what a capture found. It is also the content of meta.json.
@@ -56,126 +52,84 @@ type Result struct {
 // written; whatever else cannot be read is named in Result.Missing. Other errors are the sink's, or those
 // of a site that went away.
 func Run(ctx context.Context, c *kube.Client, scope Scope, sink Sink) (Result, error) {
-	p := &pass{client: c, scope: scope, sink: sink, refs: newReferences(), limit: make(chan struct{}, parallel)}
-	p.result = Result{
-		Application: scope.Application, Site: c.Site, ServerVersion: c.Version, LabelSelector: scope.LabelSelector,
-		Namespaces: slices.Sorted(slices.Values(scope.Namespaces)),
-		Counts:     map[string]int{}, APIVersions: map[string][]string{},
-	}
-	namespaces, err := p.readNamespaces(ctx)
+	e, err := newEngine(ctx, c, scope, sink)
 	if err != nil {
 		return Result{}, err
 	}
-	served, err := p.discover(ctx)
+	found, err := e.discover(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := p.lists(ctx, served, namespaces); err != nil {
+	g, gctx := errgroup.WithContext(ctx)
+	for _, s := range e.namespaceShelves() {
+		g.Go(func() error { return e.listOnce(gctx, s) })
+	}
+	for _, s := range e.namespacedShelves(found.served) {
+		g.Go(func() error { return e.listOnce(gctx, s) })
+	}
+	if err := g.Wait(); err != nil {
 		return Result{}, err
 	}
-	if err := p.clusterObjects(ctx, served); err != nil {
+	if err := e.clusterOnce(ctx, found.served); err != nil {
 		return Result{}, err
 	}
-	slices.Sort(p.result.Missing)
-	doc, err := encode(p.result)
+	return e.describe(ctx)
+}
+
+// describe writes what a checkpoint says of itself, which depends on what was captured alone.
+func (e *engine) describe(ctx context.Context) (Result, error) {
+	r := e.result()
+	doc, err := encode(r)
 	if err != nil {
 		return Result{}, fmt.Errorf("encoding the checkpoint's description: %w", err)
 	}
-	if err := sink.Put(ctx, MetaPath, doc); err != nil {
-		return Result{}, fmt.Errorf("writing the checkpoint's description: %w", err)
+	if _, err := e.sink.Put(ctx, MetaPath, doc); err != nil {
+		return Result{}, &sinkError{fmt.Errorf("writing the checkpoint's description: %w", err)}
 	}
-	return p.result, nil
+	return r, nil
 }
 
-// pass is the state of one Run; what its mutex guards is written by many lists at once.
-type pass struct {
-	client *kube.Client
-	scope  Scope
-	sink   Sink
-	limit  chan struct{}
-
-	mu     sync.Mutex
-	result Result
-	refs   *references
-}
-
-// readNamespaces reads the application's namespaces before anything else, so that a name that was
-// mistyped stops the capture instead of making an empty checkpoint.
-func (p *pass) readNamespaces(ctx context.Context) ([]corev1.Namespace, error) {
-	var found []corev1.Namespace
-	for _, name := range p.result.Namespaces {
-		ns, err := p.client.Typed.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Correct spec.namespaces of the application, or make the namespace.",
-				"application %s: namespace %s does not exist at site %s", p.scope.Application, name, p.client.Site)
-		}
-		if err != nil {
-			return nil, siteError(p.client.Site, fmt.Sprintf("reading namespace %s", name), err)
-		}
-		if ns.Status.Phase == corev1.NamespaceTerminating {
-			p.missing("namespace %s: it is being deleted", name)
-		}
-		found = append(found, *ns)
+func (e *engine) result() Result {
+	r := Result{
+		Application: e.scope.Application, Site: e.client.Site, ServerVersion: e.client.Version, LabelSelector: e.scope.LabelSelector,
+		Namespaces: slices.Sorted(slices.Values(e.scope.Namespaces)),
+		Counts:     map[string]int{}, APIVersions: map[string][]string{},
+		Missing: e.missing.list(),
 	}
-	return found, nil
+	e.held.describe(&r)
+	return r
 }
 
-func (p *pass) missing(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.result.Missing = append(p.result.Missing, fmt.Sprintf(format, args...))
-}
-
-// lists reads every kind of every namespace, as many at once as the limit allows.
-func (p *pass) lists(ctx context.Context, served []resource, namespaces []corev1.Namespace) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i := range namespaces {
-		ns := &namespaces[i]
-		g.Go(func() error { return p.putNamespace(ctx, ns) })
-		for _, r := range served {
-			if !r.namespaced || skipKind(r.GroupResource()) {
-				continue
+// clusterOnce reads the cluster-scoped objects that the captured ones need.
+func (e *engine) clusterOnce(ctx context.Context, served []resource) error {
+	shelves := e.clusterShelves(served)
+	g, gctx := errgroup.WithContext(ctx)
+	for _, s := range shelves {
+		// ClusterRoles come last: the bindings say which of them are needed.
+		if selectsByContent(s.kind()) && s.kind() != kindClusterRole {
+			g.Go(func() error { return e.listOnce(gctx, s) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, s := range shelves {
+		if s.kind() == kindClusterRole {
+			if err := e.listOnce(ctx, s); err != nil {
+				return err
 			}
-			g.Go(func() error {
-				return p.list(ctx, r, ns.Name, metav1.ListOptions{LabelSelector: p.scope.LabelSelector}, nil)
-			})
 		}
 	}
-	return g.Wait()
+	return e.settle(ctx, shelves)
 }
 
-// acquire waits for a place among the requests under way.
-func (p *pass) acquire(ctx context.Context) (release func(), err error) {
-	select {
-	case p.limit <- struct{}{}:
-		return func() { <-p.limit }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+// encode writes JSON with sorted keys, so that an unchanged object is an unchanged document.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
 	}
-}
-
-// siteError says that the site itself stopped answering, or rejects us.
-func siteError(site, doing string, err error) error {
-	switch {
-	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%s at site %s: %w", doing, site, err)
-	case apierrors.IsUnauthorized(err):
-		return dr.Errorf(dr.ClassDenied, err, "Log in to the cluster again.", "%s at site %s", doing, site)
-	case apierrors.IsForbidden(err):
-		return dr.Errorf(dr.ClassDenied, err, "Give the user of this site's kubeconfig the right to do so.", "%s at site %s", doing, site)
-	case apierrors.ReasonForError(err) == metav1.StatusReasonUnknown:
-		return dr.Errorf(dr.ClassUnreachable, err, "Check that the cluster is up and that this machine can reach its API server.", "%s at site %s", doing, site)
-	}
-	return fmt.Errorf("%s at site %s: %w", doing, site, err)
-}
-
-func objectPath(r resource, namespace, name string) string {
-	group := r.Group
-	if group == "" {
-		group = "core"
-	}
-	if namespace == "" {
-		return strings.Join([]string{"cluster", group, r.Resource, name + ".json"}, "/")
-	}
-	return strings.Join([]string{"namespaces", namespace, group, r.Resource, name + ".json"}, "/")
+	return b.Bytes(), nil
 }

@@ -2,132 +2,190 @@ package capture
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
+
+	"lifeboat.dev/lifeboat/internal/capture/rawjson"
 )
 
-// clusterObjects reads the cluster-scoped objects that the application's own objects need.
-func (p *pass) clusterObjects(ctx context.Context, served []resource) error {
-	kinds := map[string]resource{}
-	for _, r := range served {
-		kinds[r.GroupResource().String()] = r
+// The kinds of the whole cluster of which an application may need some objects.
+const (
+	kindDefinition        = "customresourcedefinitions.apiextensions.k8s.io"
+	kindVolume            = "persistentvolumes"
+	kindPriorityClass     = "priorityclasses.scheduling.k8s.io"
+	kindRuntimeClass      = "runtimeclasses.node.k8s.io"
+	kindStorageClass      = "storageclasses.storage.k8s.io"
+	kindIngressClass      = "ingressclasses.networking.k8s.io"
+	kindClusterRole       = "clusterroles.rbac.authorization.k8s.io"
+	kindClusterBinding    = "clusterrolebindings.rbac.authorization.k8s.io"
+	kindValidatingWebhook = "validatingwebhookconfigurations.admissionregistration.k8s.io"
+	kindMutatingWebhook   = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+	kindAPIService        = "apiservices.apiregistration.k8s.io"
+	kindConstraints       = "securitycontextconstraints.security.openshift.io"
+)
+
+// selects says whether some objects of a kind may be needed.
+func selects(kind string) bool {
+	switch kind {
+	case kindDefinition, kindVolume, kindPriorityClass, kindRuntimeClass:
+		return true
 	}
+	return selectsByContent(kind)
+}
+
+// selectsByContent: kinds of which every object has to be looked at, because its content says who needs it.
+func selectsByContent(kind string) bool {
+	switch kind {
+	case kindStorageClass, kindIngressClass, kindClusterRole, kindClusterBinding, kindValidatingWebhook, kindMutatingWebhook, kindAPIService, kindConstraints:
+		return true
+	}
+	return false
+}
+
+// fewGets is up to how many objects are read one by one; more are picked from a list.
+const fewGets = 20
+
+// settle captures the cluster-scoped objects that have come to be needed, and takes out those that are needed
+// no longer.
+func (e *engine) settle(ctx context.Context, shelves []*shelf) error {
 	g, ctx := errgroup.WithContext(ctx)
-	byName := func(kind string, names set, keep func(*unstructured.Unstructured) bool) {
-		r, ok := kinds[kind]
-		if !ok {
-			return
+	e.held.need()
+	for _, s := range shelves {
+		fetch, drop := e.held.compare(s)
+		if len(fetch) > fewGets {
+			g.Go(func() error { return e.listOnce(ctx, s) })
+			fetch = nil
 		}
-		for _, name := range names.sorted() {
-			g.Go(func() error { return p.get(ctx, r, name, keep) })
+		for _, name := range fetch {
+			g.Go(func() error { return e.get(ctx, s, name) })
 		}
-	}
-	byName("customresourcedefinitions.apiextensions.k8s.io", p.refs.definitions, nil)
-	byName("persistentvolumes", p.refs.volumes, nil)
-	byName("priorityclasses.scheduling.k8s.io", p.refs.priorityClasses, func(o *unstructured.Unstructured) bool {
-		return !strings.HasPrefix(o.GetName(), "system-")
-	})
-	for kind, keep := range map[string]func(*unstructured.Unstructured, []string) bool{
-		"validatingwebhookconfigurations.admissionregistration.k8s.io": servedFrom,
-		"mutatingwebhookconfigurations.admissionregistration.k8s.io":   servedFrom,
-		"securitycontextconstraints.security.openshift.io":             constrainsAccounts,
-	} {
-		if r, ok := kinds[kind]; ok {
-			g.Go(func() error {
-				return p.list(ctx, r, "", metav1.ListOptions{}, func(o *unstructured.Unstructured) bool { return keep(o, p.result.Namespaces) })
-			})
+		w := e.worker(s)
+		for _, name := range drop {
+			if err := w.drop(ctx, name); err != nil {
+				return err
+			}
 		}
 	}
-	classes := p.refs.storageClasses.sorted()
-	if r, ok := kinds["storageclasses.storage.k8s.io"]; ok {
-		g.Go(func() error {
-			return p.list(ctx, r, "", metav1.ListOptions{}, func(o *unstructured.Unstructured) bool { return p.usesClass(o, classes) })
-		})
-	}
-	g.Go(func() error { return p.roles(ctx, kinds) })
 	return g.Wait()
 }
 
-// usesClass keeps the classes that claims name, and remembers the default one.
-func (p *pass) usesClass(o *unstructured.Unstructured, named []string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	isDefault := o.GetAnnotations()["storageclass.kubernetes.io/is-default-class"] == "true"
-	if isDefault {
-		p.result.DefaultStorageClass = o.GetName()
-	}
-	return slices.Contains(named, o.GetName()) || isDefault && p.refs.claimNoClass
-}
-
-// roles reads the bindings first: they say which ClusterRoles the application's accounts have.
-func (p *pass) roles(ctx context.Context, kinds map[string]resource) error {
-	bindings, ok := kinds["clusterrolebindings.rbac.authorization.k8s.io"]
-	if !ok {
-		return nil // a cluster without RBAC
-	}
-	names := set{}
-	for n := range p.refs.clusterRoles {
-		names.add(n)
-	}
-	err := p.list(ctx, bindings, "", metav1.ListOptions{}, func(o *unstructured.Unstructured) bool {
-		if isDefault(o) || !bindsAccounts(o, p.result.Namespaces) {
-			return false
-		}
-		names.add(text(o.Object, "roleRef", "name"))
-		return true
-	})
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	kind := kinds["clusterroles.rbac.authorization.k8s.io"]
-	var parts []func(*unstructured.Unstructured) bool
-	err = p.list(ctx, kind, "", metav1.ListOptions{}, func(o *unstructured.Unstructured) bool {
-		if isDefault(o) || !names[o.GetName()] {
-			return false
-		}
-		for _, sel := range aggregates(o) {
-			parts = append(parts, func(part *unstructured.Unstructured) bool { return sel.Matches(labels.Set(part.GetLabels())) })
-		}
-		return true
-	})
-	if err != nil || len(parts) == 0 {
-		return err
-	}
-	return p.list(ctx, kind, "", metav1.ListOptions{}, func(o *unstructured.Unstructured) bool {
-		return !isDefault(o) && !names[o.GetName()] &&
-			slices.ContainsFunc(parts, func(f func(*unstructured.Unstructured) bool) bool { return f(o) })
-	})
-}
-
-// get reads one object; one that is not there is not missed (the kind was built in, or the reference
-// dangles at the site as well).
-func (p *pass) get(ctx context.Context, r resource, name string, keep func(*unstructured.Unstructured) bool) error {
-	release, err := p.acquire(ctx)
+// get captures one object. One that is not there is not missed: the kind was built in, or the reference
+// dangles at the site as well.
+func (e *engine) get(ctx context.Context, s *shelf, name string) error {
+	release, err := e.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	obj, err := p.client.Dynamic.Resource(r.GroupVersionResource).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	what := s.kind() + " " + name
+	raw, err := e.reader.rest.Get().AbsPath(s.query("").path, name).SetHeader("Accept", "application/json").Do(ctx).Raw()
+	if err == nil {
+		e.missing.clear(what)
+		return e.worker(s).take(ctx, raw)
+	}
+	switch judge(ctx, err) {
+	case fatal:
+		return fmt.Errorf("reading %s at site %s: %w", what, e.client.Site, context.Cause(ctx))
+	case lost:
+		return siteError(e.client.Site, "reading "+what, err)
+	case gone:
+		e.held.isAbsent(s, name)
 		return nil
 	}
-	if err != nil {
-		return p.cannotList(ctx, fmt.Sprintf("%s %s", r.GroupResource(), name), err)
-	}
-	if keep != nil && !keep(obj) {
-		return nil
-	}
-	return p.put(ctx, r, obj)
+	e.missing.set(what, why(err))
+	return nil
 }
 
-func fromUnstructured(m map[string]any, into any) error {
-	return runtime.DefaultUnstructuredConverter.FromUnstructured(m, into)
+// wants says whether an object is captured. Of a kind of the whole cluster it is one that is needed; what has
+// to be known of it is noted on the way.
+func (h *held) wants(s *shelf, name string, o rawjson.Value) bool {
+	if s.namespace != "" || s.only != "" {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	kind := s.kind()
+	delete(h.absent, reference{kind, name})
+	_, captured := s.names[name] // whether it is still needed is for settle to say
+	captured = captured || h.wanted[kind][name]
+	if !selectsByContent(kind) {
+		return captured || h.needs(reference{kind, name})
+	}
+	f, ok := factOf(kind, o, h.namespaces)
+	if !ok {
+		delete(h.facts[kind], name)
+		return false
+	}
+	if h.facts[kind] == nil {
+		h.facts[kind] = map[string]fact{}
+	}
+	h.facts[kind][name] = f
+	return captured || f.own || h.needs(reference{kind, name}) || f.byDefault && h.refs[reference{kind: kind}] > 0
 }
+
+// needs says whether a captured object names another; the caller holds mu.
+func (h *held) needs(r reference) bool {
+	switch r.kind {
+	case kindPriorityClass:
+		return !strings.HasPrefix(r.name, "system-") && h.refs[r] > 0
+	case kindDefinition:
+		return h.custom(r.name)
+	}
+	return h.refs[r] > 0
+}
+
+// need works out every cluster-scoped object that the captured ones need.
+func (h *held) need() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]set{kindDefinition: h.definitions()}
+	need := func(kind, name string) {
+		if out[kind] == nil {
+			out[kind] = set{}
+		}
+		out[kind][name] = true
+	}
+	for r := range h.refs {
+		switch {
+		case r.name != "" && selectsByContent(r.kind):
+			if _, there := h.facts[r.kind][r.name]; there {
+				need(r.kind, r.name)
+			}
+		case r.name != "" && h.needs(r):
+			need(r.kind, r.name)
+		}
+	}
+	for kind, facts := range h.facts {
+		for name, f := range facts {
+			if f.own || f.byDefault && h.refs[reference{kind: kind}] > 0 {
+				need(kind, name)
+				if kind == kindClusterBinding {
+					if _, there := h.facts[kindClusterRole][f.role]; there {
+						need(kindClusterRole, f.role)
+					}
+				}
+			}
+		}
+	}
+	h.aggregate(out[kindClusterRole])
+	h.wanted = out
+}
+
+// aggregate adds the roles that needed ones are made of, and those that these are made of.
+func (h *held) aggregate(roles set) {
+	for queue := roles.sorted(); len(queue) > 0; queue = queue[1:] {
+		for _, part := range h.facts[kindClusterRole][queue[0]].parts {
+			for name, f := range h.facts[kindClusterRole] {
+				if !roles[name] && part.Matches(f.labels) {
+					roles[name] = true
+					queue = append(queue, name)
+				}
+			}
+		}
+	}
+}
+
+func decode(raw []byte, into any) error { return json.Unmarshal(raw, into) }

@@ -15,14 +15,20 @@ import (
 // resource is one kind as the site prefers to serve it.
 type resource struct {
 	schema.GroupVersionResource
-	kind       string
+	kindName   string
 	namespaced bool
 	versions   []string // every served version of it, preferred first
 }
 
+// discovered is what a site serves.
+type discovered struct {
+	served []resource
+	failed map[string]bool // groups whose server does not answer
+}
+
 // discover asks for everything that the site serves. A group whose server does not answer is named as
 // missing; the rest goes on.
-func (p *pass) discover(ctx context.Context) ([]resource, error) {
+func (e *engine) discover(ctx context.Context) (discovered, error) {
 	type answer struct {
 		groups []*metav1.APIGroup
 		lists  []*metav1.APIResourceList
@@ -30,25 +36,43 @@ func (p *pass) discover(ctx context.Context) ([]resource, error) {
 	}
 	got := make(chan answer, 1)
 	go func() { // discovery takes no context; it gives up by itself after 32 s
-		groups, lists, err := p.client.Discovery.ServerGroupsAndResources()
+		groups, lists, err := e.client.Discovery.ServerGroupsAndResources()
 		got <- answer{groups, lists, err}
 	}()
 	select {
 	case <-ctx.Done():
-		return nil, fmt.Errorf("asking site %s what it serves: %w", p.client.Site, context.Cause(ctx))
+		return discovered{}, fmt.Errorf("asking site %s what it serves: %w", e.client.Site, context.Cause(ctx))
 	case a := <-got:
 		var failed *discovery.ErrGroupDiscoveryFailed
 		if a.err != nil && !errors.As(a.err, &failed) {
-			return nil, siteError(p.client.Site, "asking what is served", a.err)
+			return discovered{}, siteError(e.client.Site, "asking what is served", a.err)
 		}
+		out := discovered{served: preferred(a.groups, a.lists), failed: map[string]bool{}}
+		reasons := map[string]string{}
 		if failed != nil {
 			for gv, err := range failed.Groups {
+				out.failed[gv.Group] = true
 				if !skipGroup(gv.Group) {
-					p.missing("group %s: %v", gv, err)
+					reasons["group "+gv.String()] = err.Error()
 				}
 			}
 		}
-		return preferred(a.groups, a.lists), nil
+		e.groupsMissing(reasons)
+		return out, nil
+	}
+}
+
+// groupsMissing takes the place of what was said of groups before.
+func (e *engine) groupsMissing(reasons map[string]string) {
+	for _, what := range e.missing.of("group ") {
+		if _, still := reasons[what]; !still && e.missing.clear(what) {
+			e.changed()
+		}
+	}
+	for what, reason := range reasons {
+		if e.missing.set(what, reason) {
+			e.changed()
+		}
 	}
 }
 
@@ -78,7 +102,7 @@ func preferred(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) []res
 				at[r.Name] = len(out)
 				out = append(out, resource{
 					GroupVersionResource: schema.GroupVersionResource{Group: g.Name, Version: version, Resource: r.Name},
-					kind:                 r.Kind, namespaced: r.Namespaced, versions: []string{version},
+					kindName:             r.Kind, namespaced: r.Namespaced, versions: []string{version},
 				})
 			}
 		}

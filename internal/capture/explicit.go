@@ -1,66 +1,39 @@
 package capture
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-
+	"lifeboat.dev/lifeboat/internal/capture/rawjson"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
-// markExplicit notes on a Service which node ports and addresses its owner asked for. Only the managed
+// explicitFields says which node ports and addresses of a Service its owner asked for. Only the managed
 // fields tell (what the API server allots has no manager), and those are not kept.
-func markExplicit(obj *unstructured.Unstructured) {
-	if obj.GroupVersionKind().GroupKind() != (schema.GroupKind{Kind: "Service"}) {
-		return
-	}
+func explicitFields(o rawjson.Value) string {
 	found := map[string]bool{}
-	for _, entry := range obj.GetManagedFields() {
-		if entry.FieldsV1 != nil && entry.Subresource == "" {
-			explicitFields(entry.FieldsV1, found)
+	for entry := range o.Get("metadata", "managedFields").Items() {
+		if fields := entry.Get("fieldsV1"); entry.Get("subresource").Text() == "" {
+			managedFields(fields.Get("f:spec"), found)
 		}
 	}
-	if len(found) == 0 {
-		return
-	}
-	names := make([]string, 0, len(found))
-	for n := range found {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	annotations := obj.GetAnnotations()
-	if annotations == nil {
-		annotations = map[string]string{}
-	}
-	annotations[kube.AnnotationExplicit] = strings.Join(names, ",")
-	obj.SetAnnotations(annotations)
+	return strings.Join(slices.Sorted(maps.Keys(found)), ",")
 }
 
-// explicitFields reads one manager's fields, which are a tree with keys such as f:ports and
+// managedFields reads one manager's fields, which are a tree with keys such as f:ports and
 // k:{"port":80,"protocol":"TCP"}.
-func explicitFields(raw *metav1.FieldsV1, found map[string]bool) {
-	var tree struct {
-		Spec map[string]json.RawMessage `json:"f:spec"`
-	}
-	if json.Unmarshal(raw.GetRawBytes(), &tree) != nil {
-		return // not ours to judge: nothing counts as asked for
-	}
+func managedFields(spec rawjson.Value, found map[string]bool) {
 	for _, field := range []string{"clusterIP", "healthCheckNodePort", "ipFamilies", "loadBalancerIP"} {
-		if _, ok := tree.Spec["f:"+field]; ok {
+		if spec.Get("f:" + field).Exists() {
 			found[field] = true
 		}
 	}
-	var ports map[string]map[string]json.RawMessage
-	if json.Unmarshal(tree.Spec["f:ports"], &ports) != nil {
-		return
-	}
-	for key, fields := range ports {
-		if _, ok := fields["f:nodePort"]; !ok {
+	for key, fields := range spec.Get("f:ports").Members() {
+		if !fields.Get("f:nodePort").Exists() {
 			continue
 		}
 		var k struct {
@@ -71,4 +44,27 @@ func explicitFields(raw *metav1.FieldsV1, found map[string]bool) {
 			found[fmt.Sprintf("nodePort/%d/%s", k.Port, k.Protocol)] = true
 		}
 	}
+}
+
+// markExplicit writes a Service with a note of what was asked for.
+func markExplicit(dst []byte, o rawjson.Value, explicit string) ([]byte, error) {
+	d := json.NewDecoder(bytes.NewReader(o.Raw()))
+	d.UseNumber() // whole numbers stay whole
+	var m map[string]any
+	if err := d.Decode(&m); err != nil {
+		return nil, err
+	}
+	m["apiVersion"], m["kind"] = "v1", "Service"
+	meta, _ := m["metadata"].(map[string]any)
+	for _, field := range []string{"managedFields", "resourceVersion", "selfLink"} {
+		delete(meta, field)
+	}
+	annotations, _ := meta["annotations"].(map[string]any)
+	if annotations == nil {
+		annotations = map[string]any{}
+		meta["annotations"] = annotations
+	}
+	annotations[kube.AnnotationExplicit] = explicit
+	doc, err := encode(m)
+	return append(dst, doc...), err
 }

@@ -1,156 +1,193 @@
 package capture
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
+	"lifeboat.dev/lifeboat/internal/capture/rawjson"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
-const (
-	pageSize = 500
-	restarts = 5 // of one list whose continuation the server forgot
-)
+// listOnce lists a shelf for a capture that does not go on. What the server refuses or cannot serve becomes
+// missing; an error is a site or a sink that went away.
+func (e *engine) listOnce(ctx context.Context, s *shelf) error {
+	_, err := e.list(ctx, s)
+	if err == nil {
+		return nil
+	}
+	switch judge(ctx, err) {
+	case fatal:
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return fmt.Errorf("listing %s at site %s: %w", s.what(), e.client.Site, err)
+	case lost:
+		// It may be one aggregated server that breaks off, behind a site that answers.
+		if apierrors.IsUnauthorized(err) || e.reader.ping(ctx) != nil {
+			return siteError(e.client.Site, "listing "+s.what(), err)
+		}
+	case gone: // the kind went away since it was discovered, or never was a list
+		return nil
+	}
+	e.missing.set(s.what(), why(err))
+	return nil
+}
 
-// list reads one kind in pages and puts what keep lets through (nil: everything). What the server
-// refuses or cannot serve becomes a missing entry; an error is a site or a sink that went away.
-func (p *pass) list(ctx context.Context, r resource, namespace string, opts metav1.ListOptions, keep func(*unstructured.Unstructured) bool) error {
-	release, err := p.acquire(ctx)
+// list reads a shelf in pages into the sink, and takes out of it what a list that ended well did not have. It
+// returns what a watch goes on from.
+func (e *engine) list(ctx context.Context, s *shelf) (resourceVersion string, err error) {
+	release, err := e.acquire(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer release()
-	what := r.GroupResource().String()
-	if namespace != "" {
-		what += " of namespace " + namespace
-	}
-	opts.Limit = pageSize
-	put := map[string]bool{} // a restarted list must not put a path twice
-	for tries := 0; ; {
-		page, err := p.client.Dynamic.Resource(r.GroupVersionResource).Namespace(namespace).List(ctx, opts)
-		if apierrors.IsResourceExpired(err) && tries < restarts {
-			tries++
-			opts.Continue = ""
+	q := s.query(e.scope.LabelSelector)
+	q.limit = pageSize
+	round := e.held.begin(s)
+	w := e.worker(s)
+	for tries, broke := 0, 0; ; {
+		p, err := e.reader.page(ctx, q, func(raw []byte) error { return w.take(ctx, raw) })
+		switch {
+		case err == nil:
+			broke = 0
+		case judge(ctx, err) == lost && !apierrors.IsUnauthorized(err) && broke < retries:
+			broke++ // what was read of it is put again
 			continue
+		case judge(ctx, err) == expired && tries < restarts:
+			tries++
+			round, q.continueAt = e.held.begin(s), ""
+			continue
+		default:
+			return "", err
 		}
-		if err != nil {
-			return p.cannotList(ctx, what, err)
-		}
-		for i := range page.Items {
-			obj := &page.Items[i]
-			// Items of a list may come without their kind.
-			obj.SetGroupVersionKind(r.GroupVersion().WithKind(r.kind))
-			if put[obj.GetName()] || !wanted(r.GroupResource(), obj) || keep != nil && !keep(obj) {
-				continue
-			}
-			put[obj.GetName()] = true
-			if err := p.put(ctx, r, obj); err != nil {
-				return err
-			}
-		}
-		if opts.Continue = page.GetContinue(); opts.Continue == "" {
-			return nil
+		if q.continueAt = p.continueAt; q.continueAt == "" {
+			return p.resourceVersion, w.sweep(ctx, round)
 		}
 	}
 }
 
-// cannotList sorts the reasons why a kind cannot be read.
-func (p *pass) cannotList(ctx context.Context, what string, err error) error {
-	var transport *url.Error
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("listing %s at site %s: %w", what, p.client.Site, context.Cause(ctx))
-	case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
-		return nil // the kind went away since it was discovered, or never was a list
-	case apierrors.IsForbidden(err):
-		p.missing("%s: forbidden: %v", what, err)
+// worker makes documents of the objects of a shelf, one after the other.
+type worker struct {
+	e    *engine
+	s    *shelf
+	doc  rawjson.Doc
+	out  []byte
+	set  []rawjson.Member
+	refs []reference
+}
+
+func (e *engine) worker(s *shelf) *worker {
+	kind, version := mustText(s.kindName), mustText(s.GroupVersion().String())
+	return &worker{e: e, s: s, set: []rawjson.Member{{Name: "apiVersion", Value: version}, {Name: "kind", Value: kind}}}
+}
+
+// mustText encodes a name, which needs no escapes.
+func mustText(s string) []byte { return []byte(`"` + s + `"`) }
+
+// take captures one object.
+func (w *worker) take(ctx context.Context, raw []byte) error {
+	if err := w.doc.Parse(raw); err != nil {
+		return fmt.Errorf("an object of %s: %w", w.s.what(), err)
+	}
+	return w.object(ctx, w.doc.Root())
+}
+
+func (w *worker) object(ctx context.Context, o rawjson.Value) error {
+	name := o.Get("metadata", "name").Text()
+	if name == "" || strings.Contains(name, "/") {
+		return fmt.Errorf("an object of %s: %w: it has no name", w.s.what(), rawjson.ErrSyntax)
+	}
+	if !w.e.held.wants(w.s, name, o) || !wanted(w.s.GroupResource(), o) {
+		return w.drop(ctx, name)
+	}
+	var err error
+	w.out, err = w.document(w.out[:0], o)
+	if err != nil {
+		return fmt.Errorf("encoding %s %s: %w", w.s.what(), name, err)
+	}
+	changed, err := w.e.sink.Put(ctx, w.s.path(name), w.out)
+	if err != nil {
+		return &sinkError{fmt.Errorf("writing %s %s: %w", w.s.what(), name, err)}
+	}
+	w.refs = appendReferences(w.refs[:0], w.s.resource, o)
+	w.e.held.add(w.s, name, w.refs)
+	w.e.noteNamespace(w.s, o)
+	if changed {
+		w.e.changed()
+	}
+	return nil
+}
+
+// drop takes an object out that was captured.
+func (w *worker) drop(ctx context.Context, name string) error {
+	if !w.e.held.has(w.s, name) {
 		return nil
-	case apierrors.IsUnauthorized(err), errors.As(err, &transport):
-		return siteError(p.client.Site, "listing "+what, err)
 	}
-	p.missing("%s: %v", what, err)
+	if err := w.e.sink.Delete(ctx, w.s.path(name)); err != nil {
+		return &sinkError{fmt.Errorf("deleting %s %s: %w", w.s.what(), name, err)}
+	}
+	w.e.held.remove(w.s, name)
+	w.e.changed()
 	return nil
 }
 
-func (p *pass) putNamespace(ctx context.Context, ns *corev1.Namespace) error {
-	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(ns)
-	if err != nil {
-		return fmt.Errorf("converting namespace %s: %w", ns.Name, err)
+// sweep takes out what a complete list did not have.
+func (w *worker) sweep(ctx context.Context, round uint32) error {
+	for _, name := range w.e.held.end(w.s, round) {
+		w.e.held.forget(w.s, name)
+		if err := w.drop(ctx, name); err != nil {
+			return err
+		}
 	}
-	obj := &unstructured.Unstructured{Object: m}
-	obj.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-	return p.put(ctx, resource{
-		GroupVersionResource: corev1.SchemeGroupVersion.WithResource("namespaces"), kind: "Namespace", versions: []string{"v1"},
-	}, obj)
+	if w.s.only != "" && !w.e.held.has(w.s, w.s.only) && w.e.missing.set(w.s.what(), "it does not exist") {
+		w.e.changed()
+	}
+	return nil
 }
 
-// put writes one object and remembers what it refers to.
-func (p *pass) put(ctx context.Context, r resource, obj *unstructured.Unstructured) error {
-	markExplicit(obj)
-	prune(obj)
-	doc, err := encode(obj.Object)
-	if err != nil {
-		return fmt.Errorf("encoding %s: %w", kube.Name(obj), err)
+// document writes the canonical form of an object, without what differs from read to read though nobody
+// changed it. The uid stays: owner references are resolved with it.
+func (w *worker) document(dst []byte, o rawjson.Value) ([]byte, error) {
+	if w.s.GroupResource() == (schema.GroupResource{Resource: "services"}) {
+		if explicit := explicitFields(o); explicit != "" {
+			return markExplicit(dst, o, explicit)
+		}
 	}
-	if err := p.sink.Put(ctx, objectPath(r, obj.GetNamespace(), obj.GetName()), doc); err != nil {
-		return fmt.Errorf("writing %s: %w", kube.Name(obj), err)
+	dst = w.doc.Append(dst, rawjson.Rewrite{Set: w.set, In: "metadata", Drop: []string{"managedFields", "resourceVersion", "selfLink"}})
+	return append(dst, '\n'), nil
+}
+
+// noteNamespace says of a namespace that is going away that it is.
+func (e *engine) noteNamespace(s *shelf, o rawjson.Value) {
+	if s.only == "" {
+		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.result.Objects++
-	p.result.Counts[r.GroupResource().String()]++
-	p.result.APIVersions[r.GroupResource().String()] = r.versions
-	p.refs.add(r, obj)
-	return nil
+	if o.Get("status", "phase").IsText("Terminating") {
+		if e.missing.set(s.what(), "it is being deleted") {
+			e.changed()
+		}
+	} else if e.missing.clear(s.what()) {
+		e.changed()
+	}
 }
 
 // wanted leaves out what controllers make by themselves all the time, and Lifeboat's own helpers.
-func wanted(r schema.GroupResource, obj *unstructured.Unstructured) bool {
-	labels, annotations := obj.GetLabels(), obj.GetAnnotations()
-	if _, transient := labels[kube.LabelTransient]; transient {
+func wanted(r schema.GroupResource, o rawjson.Value) bool {
+	labels, annotations := o.Get("metadata", "labels"), o.Get("metadata", "annotations")
+	if labels.Get(kube.LabelTransient).Exists() {
 		return false
 	}
 	switch r.String() {
 	case "endpoints":
-		_, stamped := annotations["endpoints.kubernetes.io/last-change-trigger-time"]
-		_, election := annotations["control-plane.alpha.kubernetes.io/leader"]
-		return !stamped && !election && labels["endpoints.kubernetes.io/managed-by"] == ""
+		return !annotations.Get("endpoints.kubernetes.io/last-change-trigger-time").Exists() &&
+			!annotations.Get("control-plane.alpha.kubernetes.io/leader").Exists() && labels.Get("endpoints.kubernetes.io/managed-by").Text() == ""
 	case "endpointslices.discovery.k8s.io":
-		return !strings.HasSuffix(labels["endpointslice.kubernetes.io/managed-by"], ".k8s.io")
+		return !strings.HasSuffix(labels.Get("endpointslice.kubernetes.io/managed-by").Text(), ".k8s.io")
 	case "configmaps":
-		_, election := annotations["control-plane.alpha.kubernetes.io/leader"]
-		return !election
+		return !annotations.Get("control-plane.alpha.kubernetes.io/leader").Exists()
 	}
 	return true
-}
-
-// prune removes what differs from read to read though nobody changed the object. The uid stays: owner
-// references are resolved with it.
-func prune(obj *unstructured.Unstructured) {
-	for _, field := range []string{"managedFields", "resourceVersion", "selfLink"} {
-		unstructured.RemoveNestedField(obj.Object, "metadata", field)
-	}
-}
-
-// encode writes JSON with sorted keys, so that an unchanged object is an unchanged document.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
 }

@@ -6,71 +6,101 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"lifeboat.dev/lifeboat/internal/capture/rawjson"
 )
 
 type set map[string]bool
 
 func (s set) sorted() []string { return slices.Sorted(maps.Keys(s)) }
 
-func (s set) add(name string) {
-	if name != "" {
-		s[name] = true
+// reference is a cluster-scoped object that a captured one names. Without a name it is whatever the site
+// takes by default.
+type reference struct{ kind, name string }
+
+// appendReferences adds what an object names. The kinds of custom resources are not among them.
+func appendReferences(refs []reference, r resource, o rawjson.Value) []reference {
+	add := func(kind, name string) {
+		if name != "" {
+			refs = append(refs, reference{kind, name})
+		}
 	}
-}
-
-// references are the cluster-scoped things that captured objects name.
-type references struct {
-	definitions     set // plural.group of kinds that may be custom
-	volumes         set
-	storageClasses  set
-	priorityClasses set
-	clusterRoles    set
-	claimNoClass    bool
-}
-
-func newReferences() *references {
-	return &references{definitions: set{}, volumes: set{}, storageClasses: set{}, priorityClasses: set{}, clusterRoles: set{}}
-}
-
-func (r *references) add(res resource, obj *unstructured.Unstructured) {
-	// Built-in groups have no dot or end in .k8s.io; the latter may be custom too.
-	if strings.Contains(res.Group, ".") && res.Group != "apiextensions.k8s.io" {
-		r.definitions.add(res.GroupResource().String())
-	}
-	switch res.GroupResource().String() {
+	spec := o.Get("spec")
+	switch r.GroupResource().String() {
+	case "configmaps", "secrets":
+		return refs // they name nothing, and are the most
 	case "persistentvolumeclaims":
-		r.volumes.add(text(obj.Object, "spec", "volumeName"))
-		class, named, _ := unstructured.NestedString(obj.Object, "spec", "storageClassName")
-		r.storageClasses.add(class)
-		r.claimNoClass = r.claimNoClass || !named
+		add(kindVolume, spec.Get("volumeName").Text())
+		class := spec.Get("storageClassName")
+		add(kindStorageClass, class.Text())
+		if !class.Exists() {
+			refs = append(refs, reference{kind: kindStorageClass})
+		}
 	case "statefulsets.apps":
-		templates, _, _ := unstructured.NestedSlice(obj.Object, "spec", "volumeClaimTemplates")
-		for _, t := range templates {
-			if m, ok := t.(map[string]any); ok {
-				r.storageClasses.add(text(m, "spec", "storageClassName"))
+		for t := range spec.Get("volumeClaimTemplates").Items() {
+			class := t.Get("spec", "storageClassName")
+			add(kindStorageClass, class.Text())
+			if !class.Exists() {
+				refs = append(refs, reference{kind: kindStorageClass})
 			}
 		}
+	case "ingresses.networking.k8s.io":
+		class := spec.Get("ingressClassName").Text()
+		if class == "" {
+			class = o.Get("metadata", "annotations", "kubernetes.io/ingress.class").Text()
+		}
+		refs = append(refs, reference{kindIngressClass, class})
 	case "rolebindings.rbac.authorization.k8s.io":
-		if text(obj.Object, "roleRef", "kind") == "ClusterRole" {
-			r.clusterRoles.add(text(obj.Object, "roleRef", "name"))
+		if o.Get("roleRef", "kind").IsText("ClusterRole") {
+			add(kindClusterRole, o.Get("roleRef", "name").Text())
 		}
 	}
-	for _, path := range [][]string{{"spec"}, {"spec", "template", "spec"}, {"spec", "jobTemplate", "spec", "template", "spec"}} {
-		r.priorityClasses.add(text(obj.Object, append(slices.Clone(path), "priorityClassName")...))
+	for _, pod := range []rawjson.Value{spec, spec.Get("template", "spec"), spec.Get("jobTemplate", "spec", "template", "spec")} {
+		add(kindPriorityClass, pod.Get("priorityClassName").Text())
+		add(kindRuntimeClass, pod.Get("runtimeClassName").Text())
 	}
+	return refs
 }
 
-// namesSubject says whether a binding's or constraint's subject is a ServiceAccount of these namespaces.
-func namesSubject(subject map[string]any, namespaces []string) bool {
-	kind, _ := subject["kind"].(string)
-	name, _ := subject["name"].(string)
-	ns, _ := subject["namespace"].(string)
-	if kind == "ServiceAccount" {
-		return slices.Contains(namespaces, ns)
+// fact is what has to be known of a cluster-scoped object to tell whether it is needed.
+type fact struct {
+	own       bool // it is the application's by what it says itself
+	byDefault bool // it is what is taken where none is named
+	role      string
+	labels    labels.Set
+	parts     []labels.Selector // of the roles that an aggregated one is made of
+}
+
+// factOf looks at an object of a kind that selects by content. Roles and bindings that the API server itself
+// makes and keeps are nobody's.
+func factOf(kind string, o rawjson.Value, namespaces []string) (fact, bool) {
+	meta := o.Get("metadata")
+	bootstrap := meta.Get("labels", "kubernetes.io/bootstrapping").IsText("rbac-defaults")
+	switch kind {
+	case kindStorageClass:
+		return fact{byDefault: meta.Get("annotations", "storageclass.kubernetes.io/is-default-class").IsText("true")}, true
+	case kindIngressClass:
+		return fact{byDefault: meta.Get("annotations", "ingressclass.kubernetes.io/is-default-class").IsText("true")}, true
+	case kindValidatingWebhook, kindMutatingWebhook:
+		return fact{own: servedFrom(o, namespaces)}, true
+	case kindAPIService:
+		return fact{own: slices.Contains(namespaces, o.Get("spec", "service", "namespace").Text())}, true
+	case kindConstraints:
+		return fact{own: constrainsAccounts(o, namespaces)}, true
+	case kindClusterBinding:
+		return fact{own: !bootstrap && bindsAccounts(o, namespaces), role: o.Get("roleRef", "name").Text()}, true
+	case kindClusterRole:
+		if bootstrap {
+			return fact{}, false
+		}
+		f := fact{labels: labels.Set{}, parts: aggregates(o)}
+		for name, value := range meta.Get("labels").Members() {
+			f.labels[name] = value.Text()
+		}
+		return f, true
 	}
-	return isAccountName(name, namespaces)
+	return fact{}, false
 }
 
 // isAccountName knows the user and group names under which ServiceAccounts of a namespace appear.
@@ -83,51 +113,48 @@ func isAccountName(name string, namespaces []string) bool {
 	return false
 }
 
-// bindsAccounts: a ClusterRoleBinding of the application, and not one that every cluster has.
-func bindsAccounts(obj *unstructured.Unstructured, namespaces []string) bool {
-	subjects, _, _ := unstructured.NestedSlice(obj.Object, "subjects")
-	return slices.ContainsFunc(subjects, func(s any) bool {
-		m, ok := s.(map[string]any)
-		return ok && namesSubject(m, namespaces)
-	})
-}
-
-// constrainsAccounts: a SecurityContextConstraints that names the application's accounts.
-func constrainsAccounts(obj *unstructured.Unstructured, namespaces []string) bool {
-	for _, field := range []string{"users", "groups"} {
-		names, _, _ := unstructured.NestedStringSlice(obj.Object, field)
-		if slices.ContainsFunc(names, func(n string) bool { return isAccountName(n, namespaces) }) {
+// bindsAccounts: a ClusterRoleBinding whose subjects are ServiceAccounts of these namespaces.
+func bindsAccounts(o rawjson.Value, namespaces []string) bool {
+	for s := range o.Get("subjects").Items() {
+		if s.Get("kind").IsText("ServiceAccount") {
+			if slices.Contains(namespaces, s.Get("namespace").Text()) {
+				return true
+			}
+		} else if isAccountName(s.Get("name").Text(), namespaces) {
 			return true
 		}
 	}
 	return false
 }
 
-// servedFrom: a webhook configuration any of whose backends is in these namespaces.
-func servedFrom(obj *unstructured.Unstructured, namespaces []string) bool {
-	hooks, _, _ := unstructured.NestedSlice(obj.Object, "webhooks")
-	return slices.ContainsFunc(hooks, func(h any) bool {
-		m, ok := h.(map[string]any)
-		return ok && slices.Contains(namespaces, text(m, "clientConfig", "service", "namespace"))
-	})
+// constrainsAccounts: a SecurityContextConstraints that names the application's accounts.
+func constrainsAccounts(o rawjson.Value, namespaces []string) bool {
+	for _, field := range []string{"users", "groups"} {
+		for name := range o.Get(field).Items() {
+			if isAccountName(name.Text(), namespaces) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
-// isDefault: roles that the API server itself makes and keeps.
-func isDefault(obj *unstructured.Unstructured) bool {
-	return obj.GetLabels()["kubernetes.io/bootstrapping"] == "rbac-defaults"
+// servedFrom: a webhook configuration any of whose backends is in these namespaces.
+func servedFrom(o rawjson.Value, namespaces []string) bool {
+	for hook := range o.Get("webhooks").Items() {
+		if slices.Contains(namespaces, hook.Get("clientConfig", "service", "namespace").Text()) {
+			return true
+		}
+	}
+	return false
 }
 
 // aggregates returns the selectors of the roles that an aggregated ClusterRole is made of.
-func aggregates(obj *unstructured.Unstructured) []labels.Selector {
-	list, _, _ := unstructured.NestedSlice(obj.Object, "aggregationRule", "clusterRoleSelectors")
+func aggregates(o rawjson.Value) []labels.Selector {
 	var out []labels.Selector
-	for _, item := range list {
-		m, ok := item.(map[string]any)
-		if !ok {
-			continue
-		}
+	for item := range o.Get("aggregationRule", "clusterRoleSelectors").Items() {
 		var s metav1.LabelSelector
-		if fromUnstructured(m, &s) != nil {
+		if decode(item.Raw(), &s) != nil {
 			continue
 		}
 		if sel, err := metav1.LabelSelectorAsSelector(&s); err == nil && !sel.Empty() {
@@ -135,9 +162,4 @@ func aggregates(obj *unstructured.Unstructured) []labels.Selector {
 		}
 	}
 	return out
-}
-
-func text(m map[string]any, path ...string) string {
-	s, _, _ := unstructured.NestedString(m, path...)
-	return s
 }

@@ -35,7 +35,8 @@ var allowed = map[string][]string{
 	"internal/driver":              {"internal/dr"},
 	"internal/driver/*":            {"internal/driver", "internal/dr", "internal/kube"}, // never another driver
 	"internal/kube":                {"internal/dr"},
-	"internal/capture":             {"internal/dr", "internal/kube"},
+	"internal/capture":             {"internal/dr", "internal/kube", "internal/capture/rawjson"},
+	"internal/capture/rawjson":     {},
 	"internal/restore":             {"internal/dr", "internal/kube", "internal/diff", "internal/edit"},
 	"internal/observe":             {"internal/dr", "internal/driver", "internal/kube", "internal/vault"},
 	"internal/operator":            {"api/*", "internal/dr", "internal/plan", "internal/run", "internal/check", "internal/observe", "internal/report"},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"lifeboat.dev/lifeboat/internal/capture"
@@ -18,34 +17,20 @@ import (
 // protection holds the handlers of the steps that protect an application.
 type protection struct{ *Operation }
 
-// documents collects a checkpoint; capture calls Put from many goroutines.
-type documents struct {
-	mu   sync.Mutex
-	docs map[string][]byte
-}
-
-// Put implements capture.Sink.
-func (d *documents) Put(_ context.Context, path string, doc []byte) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.docs[path] = doc
-	return nil
-}
-
 func (o protection) capture(ctx context.Context, sc run.StepContext, p dr.Capture) (run.Result, error) {
 	client, err := o.connect(ctx, p.Site)
 	if err != nil {
 		return run.Result{}, err
 	}
 	began := time.Now()
-	sink := &documents{docs: map[string][]byte{}}
-	found, err := capture.Run(ctx, client, capture.Scope{Application: o.app.Name, Namespaces: o.app.Namespaces}, sink)
+	var found capture.Result
+	snap := repo.Snapshot{Time: began, Hostname: p.Site, Paths: []string{"/state"}, Tags: o.tags(sc.Run, "state")}
+	id, err := saveCheckpoint(ctx, o.vault.Repo(), snap, func(d *documents) (err error) {
+		found, err = capture.Run(ctx, client, capture.Scope{Application: o.app.Name, Namespaces: o.app.Namespaces}, d)
+		return err
+	})
 	if err != nil {
 		return run.Result{}, fmt.Errorf("capture %s at %s: %w", o.app.Name, p.Site, err)
-	}
-	id, err := o.saveDocuments(ctx, sink.docs, repo.Snapshot{Time: began, Hostname: p.Site, Paths: []string{"/state"}, Tags: o.tags(sc.Run, "state")})
-	if err != nil {
-		return run.Result{}, fmt.Errorf("write the checkpoint of %s: %w", o.app.Name, err)
 	}
 	return done(dr.CaptureOutput{Snapshot: id, Started: began.UTC(), Objects: found.Objects, Missing: found.Missing})
 }

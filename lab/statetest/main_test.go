@@ -2,6 +2,7 @@
 package statetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,13 +119,21 @@ type memory struct {
 
 func newMemory() *memory { return &memory{docs: map[string][]byte{}} }
 
-func (m *memory) Put(_ context.Context, path string, doc []byte) error {
+func (m *memory) Put(_ context.Context, path string, doc []byte) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, there := m.docs[path]; there {
+	is, there := m.docs[path]
+	if there {
 		m.twice = append(m.twice, path)
 	}
-	m.docs[path] = doc
+	m.docs[path] = bytes.Clone(doc)
+	return !bytes.Equal(is, doc), nil
+}
+
+func (m *memory) Delete(_ context.Context, path string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.docs, path)
 	return nil
 }
 

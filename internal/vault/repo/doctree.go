@@ -95,6 +95,12 @@ func (t *DocumentTree) Put(ctx context.Context, s *Saver, p string, data []byte)
 	return t.put(p, f), nil
 }
 
+// Holds says whether a document is there with this content, as far as can be told without storing it.
+func (t *DocumentTree) Holds(p string, data []byte) bool {
+	is, ok := t.find(p)
+	return ok && len(data) <= minChunk && is.same(documentFile{content: hash(data), size: int64(len(data))})
+}
+
 func (f documentFile) same(g documentFile) bool {
 	if f.more != nil && g.more != nil {
 		return slices.Equal(*f.more, *g.more)
