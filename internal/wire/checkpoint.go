@@ -8,6 +8,8 @@ import (
 	"iter"
 	"sync"
 
+	"lifeboat.dev/lifeboat/internal/capture"
+	"lifeboat.dev/lifeboat/internal/kube"
 	"lifeboat.dev/lifeboat/internal/vault/repo"
 )
 
@@ -137,21 +139,29 @@ func (d *documents) snapshot(ctx context.Context, snap repo.Snapshot) (repo.ID, 
 	return d.saver.SaveSnapshot(ctx, snap)
 }
 
-// saveCheckpoint lets capture write documents, and returns the id of the snapshot of them.
-func saveCheckpoint(ctx context.Context, r *repo.Repo, snap repo.Snapshot, capture func(*documents) error) (id string, err error) {
+// Checkpoint is a whole capture of a scope, stored.
+type Checkpoint struct {
+	Snapshot string
+	Found    capture.Result
+	Stored   int64 // bytes that it added to the repository
+}
+
+// TakeCheckpoint captures a scope of a site into a repository, from the first object to the last.
+func TakeCheckpoint(ctx context.Context, r *repo.Repo, c *kube.Client, scope capture.Scope, snap repo.Snapshot) (_ Checkpoint, err error) {
 	d, err := newDocuments(ctx, r, repo.NewDocumentTree())
 	if err != nil {
-		return "", err
+		return Checkpoint{}, err
 	}
 	defer func() { err = errors.Join(err, d.close(ctx)) }()
-	if err := capture(d); err != nil {
-		return "", err
-	}
-	saved, err := d.snapshot(ctx, snap)
+	found, err := capture.Run(ctx, c, scope, d)
 	if err != nil {
-		return "", fmt.Errorf("write the checkpoint: %w", err)
+		return Checkpoint{}, err
 	}
-	return saved.String(), nil
+	id, err := d.snapshot(ctx, snap)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("write the checkpoint: %w", err)
+	}
+	return Checkpoint{Snapshot: id.String(), Found: found, Stored: d.saver.Stats().StoredBytes}, nil
 }
 
 // source reads a checkpoint out of the vault's repository.

@@ -23,16 +23,12 @@ func (o protection) capture(ctx context.Context, sc run.StepContext, p dr.Captur
 		return run.Result{}, err
 	}
 	began := time.Now()
-	var found capture.Result
-	snap := repo.Snapshot{Time: began, Hostname: p.Site, Paths: []string{"/state"}, Tags: o.tags(sc.Run, "state")}
-	id, err := saveCheckpoint(ctx, o.vault.Repo(), snap, func(d *documents) (err error) {
-		found, err = capture.Run(ctx, client, capture.Scope{Application: o.app.Name, Namespaces: o.app.Namespaces}, d)
-		return err
-	})
+	scope := capture.Scope{Application: o.app.Name, Namespaces: o.app.Namespaces}
+	cp, err := TakeCheckpoint(ctx, o.vault.Repo(), client, scope, repo.Snapshot{Time: began, Hostname: p.Site, Paths: []string{"/state"}, Tags: o.tags(sc.Run, "state")})
 	if err != nil {
 		return run.Result{}, fmt.Errorf("capture %s at %s: %w", o.app.Name, p.Site, err)
 	}
-	return done(dr.CaptureOutput{Snapshot: id, Started: began.UTC(), Objects: found.Objects, Missing: found.Missing})
+	return done(dr.CaptureOutput{Snapshot: cp.Snapshot, Started: began.UTC(), Objects: cp.Found.Objects, Missing: cp.Found.Missing})
 }
 
 // tags mark a snapshot for those who look at the repository with restic.

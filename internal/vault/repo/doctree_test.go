@@ -110,7 +110,7 @@ func TestDocumentTreeFollowsAMap(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		loaded, err := r.LoadDocumentTree(t.Context(), id)
+		loaded, err := LoadDocumentTree(t.Context(), r, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func TestFlatDirectoriesAreRead(t *testing.T) {
 	if got := contents(t, r, root); !maps.Equal(got, want) {
 		t.Errorf("%d documents, want %d", len(got), len(want))
 	}
-	tree, err := r.LoadDocumentTree(t.Context(), root)
+	tree, err := LoadDocumentTree(t.Context(), r, root)
 	if err != nil || tree.Len() != len(want) {
 		t.Fatal(tree, err)
 	}

@@ -10,7 +10,7 @@ import (
 
 // LoadDocumentTree reads a tree that DocumentTree, or an earlier version that did not cut directories, has
 // saved.
-func (r *Repo) LoadDocumentTree(ctx context.Context, tree ID) (*DocumentTree, error) {
+func LoadDocumentTree(ctx context.Context, r *Repo, tree ID) (*DocumentTree, error) {
 	files, err := r.listFiles(ctx, tree)
 	if err != nil {
 		return nil, fmt.Errorf("read documents: %w", err)

@@ -191,7 +191,7 @@ func parseTree(id ID, raw []byte) (*Tree, error) {
 func (r *Repo) Find(ctx context.Context, tree ID, p string) (*Node, error) {
 	names := strings.Split(strings.Trim(path.Clean("/"+p), "/"), "/")
 	for i, name := range names {
-		n, err := r.findIn(ctx, tree, name, 0)
+		n, err := findIn(ctx, r, tree, name, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +211,7 @@ func (r *Repo) Find(ctx context.Context, tree ID, p string) (*Node, error) {
 
 // findIn returns a node of a directory, or of the part of it at some depth that holds its name; nil when
 // there is none.
-func (r *Repo) findIn(ctx context.Context, tree ID, name string, depth int) (*Node, error) {
+func findIn(ctx context.Context, r *Repo, tree ID, name string, depth int) (*Node, error) {
 	t, err := r.LoadTree(ctx, tree)
 	if err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func (r *Repo) findIn(ctx context.Context, tree ID, name string, depth int) (*No
 		case look == name:
 			return t.Nodes[at], nil
 		case t.Nodes[at].Type == DirNode && depth < len(h)-1:
-			return r.findIn(ctx, t.Nodes[at].Subtree, name, depth+1)
+			return findIn(ctx, r, t.Nodes[at].Subtree, name, depth+1)
 		}
 	}
 	return nil, nil
