@@ -80,6 +80,8 @@ func (e *engine) get(ctx context.Context, s *shelf, name string) error {
 		return err
 	}
 	defer release()
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	what := s.kind() + " " + name
 	raw, err := e.reader.rest.Get().AbsPath(s.query("").path, name).SetHeader("Accept", "application/json").Do(ctx).Raw()
 	if err == nil {

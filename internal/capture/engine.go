@@ -29,7 +29,8 @@ type engine struct {
 	held    *held
 	missing *missing
 	limit   chan struct{}
-	changed func() // told whenever a document changes
+	changed func()       // told whenever a document changes, or what is missing
+	gate    sync.RWMutex // held for reading while an object is put or taken out: a checkpoint is of one moment
 }
 
 // newEngine reads the application's namespaces before anything else, so that a name that was mistyped stops

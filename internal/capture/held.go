@@ -2,6 +2,8 @@ package capture
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -25,13 +27,12 @@ func newHeld(namespaces []string) *held {
 		facts: map[string]map[string]fact{}, absent: map[reference]bool{}}
 }
 
-// place takes shelves in. One that is there already, perhaps in another version, is the one that counts.
+// place takes shelves in. One that is there already is the one that counts.
 func (h *held) place(shelves []*shelf) []*shelf {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, s := range shelves {
 		if is := h.shelves[s.what()]; is != nil {
-			is.resource = s.resource
 			shelves[i] = is
 			continue
 		}
@@ -39,6 +40,15 @@ func (h *held) place(shelves []*shelf) []*shelf {
 		h.shelves[s.what()] = s
 	}
 	return shelves
+}
+
+// discard takes a shelf out whose kind is served no longer, and returns the names of what was on it.
+func (h *held) discard(s *shelf) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.shelves, s.what())
+	delete(h.facts, s.kind())
+	return slices.Collect(maps.Keys(s.names))
 }
 
 // recall puts documents that are there from before on their shelves, and returns those that have none.

@@ -96,12 +96,14 @@ func (w *worker) take(ctx context.Context, raw []byte) error {
 }
 
 func (w *worker) object(ctx context.Context, o rawjson.Value) error {
+	w.e.gate.RLock()
+	defer w.e.gate.RUnlock()
 	name := o.Get("metadata", "name").Text()
 	if name == "" || strings.Contains(name, "/") {
 		return fmt.Errorf("an object of %s: %w: it has no name", w.s.what(), rawjson.ErrSyntax)
 	}
 	if !w.e.held.wants(w.s, name, o) || !wanted(w.s.GroupResource(), o) {
-		return w.drop(ctx, name)
+		return w.remove(ctx, name)
 	}
 	var err error
 	w.out, err = w.document(w.out[:0], o)
@@ -121,8 +123,15 @@ func (w *worker) object(ctx context.Context, o rawjson.Value) error {
 	return nil
 }
 
-// drop takes an object out that was captured.
+// drop takes an object out that is not there any more, or not needed.
 func (w *worker) drop(ctx context.Context, name string) error {
+	w.e.gate.RLock()
+	defer w.e.gate.RUnlock()
+	return w.remove(ctx, name)
+}
+
+// remove is drop for those who hold the gate.
+func (w *worker) remove(ctx context.Context, name string) error {
 	if !w.e.held.has(w.s, name) {
 		return nil
 	}
@@ -142,9 +151,7 @@ func (w *worker) sweep(ctx context.Context, round uint32) error {
 			return err
 		}
 	}
-	if w.s.only != "" && !w.e.held.has(w.s, w.s.only) && w.e.missing.set(w.s.what(), "it does not exist") {
-		w.e.changed()
-	}
+	w.e.noteNamespace(w.s, rawjson.Value{})
 	return nil
 }
 
@@ -160,16 +167,20 @@ func (w *worker) document(dst []byte, o rawjson.Value) ([]byte, error) {
 	return append(dst, '\n'), nil
 }
 
-// noteNamespace says of a namespace that is going away that it is.
+// noteNamespace says of a namespace that is going away, or has gone, that it is.
 func (e *engine) noteNamespace(s *shelf, o rawjson.Value) {
-	if s.only == "" {
+	what, reason := "namespace "+s.only, ""
+	switch {
+	case s.only == "":
 		return
+	case !e.held.has(s, s.only):
+		reason = "it does not exist"
+	case o.Get("status", "phase").IsText("Terminating"):
+		reason = "it is being deleted"
+	case !o.Exists():
+		return // it was seen before this
 	}
-	if o.Get("status", "phase").IsText("Terminating") {
-		if e.missing.set(s.what(), "it is being deleted") {
-			e.changed()
-		}
-	} else if e.missing.clear(s.what()) {
+	if reason != "" && e.missing.set(what, reason) || reason == "" && e.missing.clear(what) {
 		e.changed()
 	}
 }

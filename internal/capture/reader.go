@@ -34,7 +34,7 @@ type reader struct {
 
 func newReader(ctx context.Context, c *kube.Client) (*reader, error) {
 	r := &reader{rest: c.Discovery.RESTClient()}
-	r.streams.New = func() any { return rawjson.NewStream(nil) }
+	r.streams.New = func() any { return rawjson.NewStream(nil, 64<<10) }
 	if !r.isNear(ctx) {
 		return r, nil
 	}

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -16,6 +17,8 @@ type shelf struct {
 	names map[string]uint32 // the captured objects, and in which list each was last seen; guarded by held
 	lists uint32            // how many there were
 	read  bool              // one of them was complete
+
+	turn sync.Mutex // held while an object of the whole cluster is read or handled: the newest comes last
 }
 
 func (s *shelf) kind() string { return s.GroupResource().String() }

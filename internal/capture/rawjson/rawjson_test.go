@@ -148,7 +148,7 @@ func TestValues(t *testing.T) {
 
 // listed reads a list as a server sends it.
 func listed(in io.Reader) (items, others []string, err error) {
-	err = rawjson.NewStream(in).List(
+	err = rawjson.NewStream(in, 16).List(
 		func(raw []byte) error { items = append(items, string(raw)); return nil },
 		func(name string, raw []byte) error { others = append(others, name+"="+string(raw)); return nil })
 	return items, others, err
@@ -183,7 +183,7 @@ func TestStreamOfAList(t *testing.T) {
 
 func TestStreamOfEvents(t *testing.T) {
 	t.Parallel()
-	s := rawjson.NewStream(iotest.HalfReader(strings.NewReader("{\"a\":1}\n{\"b\":\"\\n\"}\n 12 3")))
+	s := rawjson.NewStream(iotest.HalfReader(strings.NewReader("{\"a\":1}\n{\"b\":\"\\n\"}\n 12 3")), 16)
 	var got []string
 	for {
 		raw, err := s.Next()
@@ -208,7 +208,7 @@ func FuzzDocument(f *testing.F) {
 		check(t, raw)
 		_, _, _ = listed(bytes.NewReader(raw)) // no panic, and it ends
 		if _, err := decoded(raw); err == nil {
-			got, err := rawjson.NewStream(bytes.NewReader(raw)).Next()
+			got, err := rawjson.NewStream(bytes.NewReader(raw), 0).Next()
 			if err != nil || !bytes.Equal(bytes.TrimSpace(raw), got) {
 				t.Errorf("%q: cut out %q, %v", raw, got, err)
 			}

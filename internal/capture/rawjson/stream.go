@@ -19,8 +19,10 @@ type Stream struct {
 	fail error
 }
 
-// NewStream reads from in.
-func NewStream(in io.Reader) *Stream { return &Stream{in: in, buf: make([]byte, 64<<10)} }
+// NewStream reads from in, at first with a buffer of this size; it grows to hold the largest value.
+func NewStream(in io.Reader, size int) *Stream {
+	return &Stream{in: in, buf: make([]byte, max(size, 16))}
+}
 
 // Reset reads from another source and keeps the memory.
 func (s *Stream) Reset(in io.Reader) { s.in, s.at, s.end, s.fail = in, 0, 0, nil }
