@@ -2,6 +2,8 @@ package repo
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,51 +15,63 @@ import (
 	"lifeboat.dev/lifeboat/internal/vault/blob"
 )
 
-// Report is what Check found.
-type Report struct {
-	Snapshots int
-	Packs     int
-	Blobs     int
-	Bytes     int64 // of packs
-	// Unused counts packs that no index names: a writer is at work, or crashed. They harm nothing.
-	Unused int
-	// Problems name what is damaged or missing; empty when the repository is sound.
-	Problems []string
+// CheckOptions steer Check.
+type CheckOptions struct {
+	// ReadData reads every pack too and compares every blob in it with its hash.
+	ReadData bool
+	// Progress is told now and then what is being done; total is 0 where it is not known.
+	Progress func(doing string, done, total int)
 }
 
-// Check verifies the repository: that every snapshot's trees can be read, every blob they name is in
-// an index, and every pack that an index names is there with the right size. With readData, every
-// pack is read too and every blob in it compared with its hash. The error says that the check could
-// not be made, not that it found something.
-func (r *Repo) Check(ctx context.Context, readData bool) (*Report, error) {
-	c := &checker{repo: r, trees: map[ID]struct{}{}}
-	// Snapshots are listed before the index is read: what they name was stored before them.
-	snapshots, err := r.listIDs(ctx, snapshotDir)
-	if err != nil {
-		return nil, fmt.Errorf("check: %w", err)
-	}
-	r.catalog.forget()
-	if err := r.catalog.refresh(ctx); err != nil {
-		if !c.finding(err) {
+// Report is what Check found.
+type Report struct {
+	Snapshots int   `json:"snapshots"`
+	Packs     int   `json:"packs"`
+	Blobs     int   `json:"blobs"`
+	Bytes     int64 `json:"bytes"` // of packs
+	Keys      int   `json:"keys"`
+	Locks     int   `json:"locks"`
+	// Unused counts packs that no index names: a writer is at work, or crashed. They harm nothing.
+	Unused int `json:"unused"`
+	// Problems name what is damaged or missing; empty when the repository is sound.
+	Problems []string `json:"problems"`
+}
+
+// Check verifies the repository: that its keys are whole, every snapshot's trees can be read, every blob
+// they name is in an index, and every pack that an index names is there with the right size. The error
+// says that the check could not be made, not that it found something.
+func (r *Repo) Check(ctx context.Context, o CheckOptions) (*Report, error) {
+	for tries := 1; ; tries++ {
+		c := &checker{repo: r, o: o}
+		err := c.all(ctx)
+		again := false
+		if err == nil && len(c.report.Problems) > 0 && tries < 3 {
+			again, err = c.outrun(ctx)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("check: %w", err)
 		}
-		return c.done(), nil
-	}
-	if err := c.packs(ctx, readData); err != nil {
-		return nil, fmt.Errorf("check: %w", err)
-	}
-	for _, id := range snapshots {
-		if err := c.snapshot(ctx, id); err != nil {
-			return nil, fmt.Errorf("check: %w", err)
+		if !again {
+			slices.Sort(c.report.Problems)
+			return &c.report, nil
 		}
 	}
-	return c.done(), nil
+}
+
+// outrun says whether somebody removed from the repository meanwhile, so that what was missed says nothing.
+func (c *checker) outrun(ctx context.Context) (bool, error) {
+	if c.ledger == nil {
+		return false, nil
+	}
+	ids, err := c.repo.listIDs(ctx, indexDir)
+	return slices.ContainsFunc(c.ledger.files, func(f ledgerFile) bool { return !slices.Contains(ids, f.id) }), err
 }
 
 // checker is one Check.
 type checker struct {
-	repo  *Repo
-	trees map[ID]struct{} // seen already
+	repo   *Repo
+	o      CheckOptions
+	ledger *ledger
 
 	mu     sync.Mutex
 	report Report
@@ -72,156 +86,228 @@ func (c *checker) finding(err error) bool {
 	return true
 }
 
+// found keeps of an error what is no finding.
+func (c *checker) found(err error) error {
+	if err == nil || c.finding(err) {
+		return nil
+	}
+	return err
+}
+
 func (c *checker) problem(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.report.Problems = append(c.report.Problems, fmt.Sprintf(format, args...))
 }
 
-func (c *checker) done() *Report {
-	slices.Sort(c.report.Problems)
-	return &c.report
+func (c *checker) say(doing string, done, total int) {
+	if c.o.Progress != nil {
+		c.o.Progress(doing, done, total)
+	}
+}
+
+func (c *checker) all(ctx context.Context) error {
+	c.report.Problems = []string{}
+	if err := c.small(ctx); err != nil {
+		return err
+	}
+	// Snapshots are listed before the index is read: what they name was stored before them.
+	ids, err := c.repo.listIDs(ctx, snapshotDir)
+	if err != nil {
+		return err
+	}
+	c.say("reading the index", 0, 0)
+	if c.ledger, err = readLedger(ctx, c.repo); err != nil {
+		return c.found(err)
+	}
+	if err := c.trees(ctx, ids); err != nil {
+		return err
+	}
+	return c.packs(ctx)
+}
+
+// small checks the config, the keys and the locks.
+func (c *checker) small(ctx context.Context) error {
+	object, err := c.repo.store.Get(ctx, configName, blob.Range{})
+	if err == nil {
+		var raw []byte
+		if raw, err = c.repo.Unseal(object.Data); err == nil {
+			_, err = parseConfig(raw)
+		}
+	}
+	if err != nil {
+		if err = c.found(fmt.Errorf("config: %w", err)); err != nil {
+			return err
+		}
+	}
+	keys, err := Keys(ctx, c.repo)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if k.Damaged != "" {
+			c.problem("%s", k.Damaged)
+		}
+	}
+	c.report.Keys = len(keys)
+	err = eachLock(ctx, c.repo, func(string, lockFile) error {
+		c.report.Locks++
+		return nil
+	})
+	return c.found(err)
+}
+
+// trees reads every tree.
+func (c *checker) trees(ctx context.Context, ids []ID) error {
+	snapshots := make([]Snapshot, 0, len(ids))
+	for i, id := range ids {
+		snap, err := c.repo.snapshot(ctx, id)
+		if err != nil {
+			if c.finding(err) {
+				continue
+			}
+			return err
+		}
+		snapshots = append(snapshots, snap)
+		c.say("reading snapshots", i+1, len(ids))
+	}
+	c.report.Snapshots = len(ids)
+	c.say("reading trees", 0, 0)
+	walk := &treeWalk{ledger: c.ledger, sizes: true, bad: c.found}
+	return walk.run(ctx, snapshots)
 }
 
 // packs compares the index with what is stored.
-func (c *checker) packs(ctx context.Context, readData bool) error {
-	sizes := map[ID]int64{}
+func (c *checker) packs(ctx context.Context) error {
+	there := map[ID]int64{}
 	for info, err := range c.repo.store.List(ctx, dataDir) {
 		if err != nil {
 			return err
 		}
 		if id, err := ParseID(info.Name[strings.LastIndexByte(info.Name, '/')+1:]); err == nil {
-			sizes[id] = info.Size
+			there[id] = info.Size
 		}
 	}
-	indexed := c.repo.catalog.packs()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(saverWorkers())
-	for id, blobs := range indexed {
-		size, there := sizes[id]
-		delete(sizes, id)
-		if !there {
-			c.problem("%s: missing, with %d blobs", packName(id), len(blobs))
+	done := 0
+	order := c.ledger.byPack(func(int) bool { return true })
+	for pack, entries := range c.ledger.packsOf(order) {
+		id := c.ledger.packs[pack]
+		size, ok := there[id]
+		delete(there, id)
+		if !ok {
+			c.problem("%s: missing, with %d blobs", packName(id), len(entries))
 			continue
 		}
 		c.report.Packs++
-		c.report.Blobs += len(blobs)
+		c.report.Blobs += len(entries)
 		c.report.Bytes += size
-		if want := leastLength(blobs); size < want {
+		if want := c.leastLength(entries); size < want {
 			c.problem("%s: %d bytes, want %d or more", packName(id), size, want)
 			continue
 		}
-		if readData {
-			group.Go(func() error { return c.pack(gctx, id, blobs) })
+		if c.o.ReadData {
+			group.Go(func() error {
+				err := c.found(c.pack(gctx, id, size, entries))
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				done++
+				c.say("reading packs", done, len(c.ledger.packs))
+				return err
+			})
 		}
 	}
-	c.report.Unused = len(sizes)
+	c.report.Unused = len(there)
 	return group.Wait()
 }
 
-// leastLength is the least size of a pack with these blobs; there is more in it when some are in
-// another pack too, where the index has them.
-func leastLength(blobs []packedBlob) int64 {
+// leastLength is the least size of a pack with these blobs; there is more in it when the index does
+// not know all that it holds.
+func (c *checker) leastLength(entries []uint32) int64 {
 	var end int64
 	header := int64(overhead + 4)
-	for _, b := range blobs {
-		end = max(end, int64(b.Offset)+int64(b.Length))
+	for _, i := range entries {
+		e := &c.ledger.entries[i]
+		end = max(end, int64(e.Offset)+int64(e.Length))
 		header += headerEntry
-		if b.Plain != 0 {
+		if e.Plain != 0 {
 			header += headerEntryCompressed - headerEntry
 		}
 	}
 	return end + header
 }
 
-// pack reads a whole pack.
-func (c *checker) pack(ctx context.Context, id ID, indexed []packedBlob) error {
-	r := c.repo
-	object, err := r.store.Get(ctx, packName(id), blob.Range{})
+// pack reads a pack from its first byte to its last, a few blobs at a time.
+func (c *checker) pack(ctx context.Context, id ID, size int64, indexed []uint32) error {
+	tail, blobs, err := c.header(ctx, id, size)
 	if err != nil {
-		if c.finding(err) {
-			return nil
-		}
 		return err
 	}
-	if hash(object.Data) != id {
-		c.problem("%s: its content has another hash", packName(id))
-		return nil
-	}
-	blobs, err := parsePack(r.master, object.Data)
-	if err != nil {
-		c.problem("%s: %v", packName(id), err)
-		return nil
-	}
-	found := make(map[handle]place, len(blobs))
-	for _, b := range blobs {
-		found[handle{b.Type, b.ID}] = b.place
-		if _, err := r.unpack(b.Type, b.ID, id, b.place, object.Data[b.Offset:b.Offset+b.Length]); err != nil {
-			c.problem("%v", err)
+	at := make(map[handle]place, len(blobs))
+	sum := sha256.New()
+	for from := 0; from < len(blobs); {
+		to, length := from, int64(0)
+		for to < len(blobs) && (to == from || length+int64(blobs[to].Length) <= readAhead) {
+			length += int64(blobs[to].Length)
+			at[handle{blobs[to].Type, blobs[to].ID}] = blobs[to].place
+			to++
 		}
-	}
-	for _, b := range indexed {
-		if found[handle{b.Type, b.ID}] != b.place {
-			c.problem("%s: the index has %s blob %s at another place", packName(id), b.Type, b.ID.short())
-		}
-	}
-	return nil
-}
-
-func (c *checker) snapshot(ctx context.Context, id ID) error {
-	c.report.Snapshots++
-	snap, err := c.repo.snapshot(ctx, id)
-	if err == nil {
-		err = c.tree(ctx, fmt.Sprintf("snapshot %s: /", id.short()), snap.Tree)
-	}
-	if err != nil && !c.finding(err) {
-		return err
-	}
-	return nil
-}
-
-func (c *checker) tree(ctx context.Context, where string, id ID) error {
-	if _, seen := c.trees[id]; seen {
-		return nil
-	}
-	c.trees[id] = struct{}{}
-	t, err := c.repo.LoadTree(ctx, id)
-	if err != nil {
-		return fmt.Errorf("%s: %w", where, err)
-	}
-	for _, n := range t.Nodes {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		at := where + n.Name
-		switch n.Type {
-		case DirNode:
-			err = c.tree(ctx, at+"/", n.Subtree)
-		case FileNode:
-			err = c.file(ctx, at, n)
-		}
-		if err != nil && !c.finding(err) {
+		data, err := c.read(ctx, id, int64(blobs[from].Offset), length)
+		if err != nil {
 			return err
 		}
+		_, _ = sum.Write(data) // before unpacking, which overwrites it; a hash takes everything
+		for _, b := range blobs[from:to] {
+			begin := b.Offset - blobs[from].Offset
+			if _, err := c.repo.unpack(b.Type, b.ID, id, b.place, data[begin:begin+b.Length]); err != nil {
+				c.problem("%v", err)
+			}
+		}
+		from = to
+	}
+	_, _ = sum.Write(tail)
+	if ID(sum.Sum(nil)) != id {
+		c.problem("%s: its content has another hash", packName(id))
+	}
+	for _, i := range indexed {
+		e := &c.ledger.entries[i]
+		if at[handle{e.kind, e.id}] != e.place {
+			c.problem("%s: the index has %s blob %s at another place", packName(id), e.kind, e.id.short())
+		}
 	}
 	return nil
 }
 
-// file looks for a file's blobs without reading them.
-func (c *checker) file(ctx context.Context, at string, n *Node) error {
-	var size uint64
-	for _, id := range n.Content {
-		_, place, ok := c.repo.catalog.lookup(DataBlob, id)
-		if !ok {
-			var err error
-			if _, place, err = c.repo.catalog.locate(ctx, DataBlob, id); err != nil {
-				return fmt.Errorf("%s: %w", at, err)
-			}
-		}
-		size += uint64(place.plainLength())
+// header reads what is behind a pack's blobs, and what it says of them.
+func (c *checker) header(ctx context.Context, id ID, size int64) (tail []byte, blobs []packedBlob, err error) {
+	if size < 4+overhead {
+		return nil, nil, fmt.Errorf("%s: %w: %d bytes are too few for a pack", packName(id), ErrDamaged, size)
 	}
-	if size != n.Size {
-		return fmt.Errorf("%s: %w: its blobs hold %d bytes, its node says %d", at, ErrDamaged, size, n.Size)
+	last, err := c.read(ctx, id, size-4, 4)
+	if err != nil {
+		return nil, nil, err
 	}
-	return nil
+	length := int64(binary.LittleEndian.Uint32(last))
+	if length > maxHeader || length > size-4 {
+		return nil, nil, fmt.Errorf("%s: %w: header of %d bytes in a pack of %d", packName(id), ErrDamaged, length, size)
+	}
+	if tail, err = c.read(ctx, id, size-4-length, length+4); err != nil {
+		return nil, nil, err
+	}
+	if blobs, err = parseHeader(c.repo.master, tail[:length], size-4-length); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", packName(id), err)
+	}
+	return tail, blobs, nil
+}
+
+func (c *checker) read(ctx context.Context, id ID, offset, length int64) ([]byte, error) {
+	if length == 0 {
+		return nil, nil
+	}
+	object, err := c.repo.store.Get(ctx, packName(id), blob.Range{Offset: offset, Length: length})
+	if errors.Is(err, blob.ErrRange) || err == nil && int64(len(object.Data)) != length {
+		return nil, fmt.Errorf("%s: %w: it is cut", packName(id), ErrDamaged)
+	}
+	return object.Data, err
 }

@@ -43,7 +43,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			t.Parallel()
 			store := smallRepo(t)
 			c.damage(t, store)
-			report, err := reopen(t, store).Check(t.Context(), c.readData)
+			report, err := reopen(t, store).Check(t.Context(), CheckOptions{ReadData: c.readData})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,6 +108,7 @@ func (s *failingStore) Delete(ctx context.Context, name string) error {
 	if s.left == 0 {
 		return errCrash
 	}
+	s.left--
 	return s.Store.Delete(ctx, name)
 }
 

@@ -69,23 +69,32 @@ func (x *index) addFile(id ID, f *indexFile) error {
 	for _, p := range f.Packs {
 		blobs := make([]packedBlob, 0, len(p.Blobs))
 		for _, b := range p.Blobs {
-			t := DataBlob
-			switch b.Type {
-			case "data":
-			case "tree":
-				t = TreeBlob
-			default:
-				return fmt.Errorf("index %s: %w: blob of type %q", id.short(), ErrDamaged, b.Type)
+			packed, err := b.packed()
+			if err != nil {
+				return fmt.Errorf("index %s: %w", id.short(), err)
 			}
-			if b.Length < overhead {
-				return fmt.Errorf("index %s: %w: blob of %d bytes", id.short(), ErrDamaged, b.Length)
-			}
-			blobs = append(blobs, packedBlob{ID: b.ID, Type: t, place: place{Offset: b.Offset, Length: b.Length, Plain: b.Plain}})
+			blobs = append(blobs, packed)
 		}
 		x.add(p.ID, blobs)
 	}
 	x.files[id] = struct{}{}
 	return nil
+}
+
+// packed checks what an index says of a blob.
+func (b *indexBlob) packed() (packedBlob, error) {
+	t := DataBlob
+	switch b.Type {
+	case "data":
+	case "tree":
+		t = TreeBlob
+	default:
+		return packedBlob{}, fmt.Errorf("%w: blob of type %q", ErrDamaged, b.Type)
+	}
+	if b.Length < overhead || b.Length > maxBlob || b.Plain > maxBlob {
+		return packedBlob{}, fmt.Errorf("%w: blob of %d bytes, %d uncompressed", ErrDamaged, b.Length, b.Plain)
+	}
+	return packedBlob{ID: b.ID, Type: t, place: place{Offset: b.Offset, Length: b.Length, Plain: b.Plain}}, nil
 }
 
 func indexOf(packs map[ID][]packedBlob) indexFile {
@@ -131,20 +140,6 @@ func (c *catalog) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index = nil
-}
-
-// packs returns the index turned round: the blobs of every pack.
-func (c *catalog) packs() map[ID][]packedBlob {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	out := make(map[ID][]packedBlob, len(c.index.packs))
-	for t, blobs := range c.index.blobs {
-		for id, l := range blobs {
-			pack := c.index.packs[l.pack]
-			out[pack] = append(out[pack], packedBlob{ID: id, Type: BlobType(t), place: l.place})
-		}
-	}
-	return out
 }
 
 // lookup finds a blob in the index as it is loaded.

@@ -45,7 +45,7 @@ func (r *Repo) LoadBlob(ctx context.Context, t BlobType, id ID) ([]byte, error) 
 func (r *Repo) unpack(t BlobType, id, pack ID, at place, sealed []byte) ([]byte, error) {
 	plain, err := r.master.open(sealed)
 	if err == nil && at.Plain != 0 {
-		plain, err = r.zdec.DecodeAll(plain, make([]byte, 0, min(at.Plain, 2*maxChunk)))
+		plain, err = r.inflate(plain, int(at.Plain))
 	}
 	if err == nil && hash(plain) != id {
 		err = errors.New("content has another hash")

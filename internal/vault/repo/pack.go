@@ -82,17 +82,9 @@ func (p *packFile) finish(k *key) []byte {
 	return binary.LittleEndian.AppendUint32(p.data, uint32(len(p.data)-before))
 }
 
-// parsePack reads the header of a whole pack.
-func parsePack(k *key, pack []byte) ([]packedBlob, error) {
-	if len(pack) < 4+overhead {
-		return nil, fmt.Errorf("%w: %d bytes are too few for a pack", ErrDamaged, len(pack))
-	}
-	length := binary.LittleEndian.Uint32(pack[len(pack)-4:])
-	if length > maxHeader || int(length) > len(pack)-4 {
-		return nil, fmt.Errorf("%w: header of %d bytes in a pack of %d", ErrDamaged, length, len(pack))
-	}
-	end := len(pack) - 4 - int(length)
-	header, err := k.open(append([]byte{}, pack[end:len(pack)-4]...))
+// parseHeader reads the header of a pack in which it begins at end.
+func parseHeader(k *key, sealed []byte, end int64) ([]packedBlob, error) {
+	header, err := k.open(append([]byte{}, sealed...))
 	if err != nil {
 		return nil, fmt.Errorf("%w: header: %w", ErrDamaged, err)
 	}
@@ -112,14 +104,14 @@ func parsePack(k *key, pack []byte) ([]packedBlob, error) {
 			b.Plain = binary.LittleEndian.Uint32(header[5:])
 		}
 		copy(b.ID[:], header[size-32:])
-		if b.Length < overhead || uint64(offset)+uint64(b.Length) > uint64(end) {
+		if b.Length < overhead || b.Length > maxBlob || b.Plain > maxBlob || int64(offset)+int64(b.Length) > end {
 			return nil, fmt.Errorf("%w: blob %s reaches over the pack's end", ErrDamaged, b.ID.short())
 		}
 		offset += b.Length
 		blobs = append(blobs, b)
 		header = header[size:]
 	}
-	if int(offset) != end {
+	if int64(offset) != end {
 		return nil, fmt.Errorf("%w: blobs end at %d, header begins at %d", ErrDamaged, offset, end)
 	}
 	return blobs, nil

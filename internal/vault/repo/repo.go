@@ -131,8 +131,8 @@ func newRepo(store blob.Store, master *key, keyName string, c config) (*Repo, er
 	if err != nil {
 		return nil, err
 	}
-	// The limit keeps a forged length from exhausting memory; no blob of the format is larger.
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(1<<30), zstd.WithDecoderConcurrency(0))
+	// It decompresses no more than there is room for.
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxBlob), zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +162,38 @@ func (r *Repo) Unseal(sealed []byte) ([]byte, error) {
 // compressedJSON marks plaintext that is zstd-compressed JSON; older plaintext begins with { or [.
 const compressedJSON = 2
 
+// Limits that keep forged lengths and compressed nothing from exhausting memory. Nothing that a writer
+// of the format makes is near to them.
+const (
+	maxBlob   = 1 << 30   // a blob, sealed or not
+	maxObject = 256 << 20 // an index or snapshot, sealed or not
+)
+
+// inflate decompresses data of which the plaintext has the given length, or at most that. It makes room
+// as the data asks for it, for what data says of itself may be forged.
+func (r *Repo) inflate(data []byte, most int) ([]byte, error) {
+	var header zstd.Header
+	if err := header.Decode(data); err != nil {
+		return nil, err
+	}
+	room := min(64<<10+16*len(data), most)
+	if header.HasFCS {
+		if header.FrameContentSize > uint64(most) {
+			return nil, fmt.Errorf("%d bytes uncompressed, at most %d are expected", header.FrameContentSize, most)
+		}
+		if header.FrameContentSize <= 2*maxChunk {
+			room = int(header.FrameContentSize)
+		}
+	}
+	for {
+		plain, err := r.zdec.DecodeAll(data, make([]byte, 0, room))
+		if !errors.Is(err, zstd.ErrDecoderSizeExceeded) || room >= most {
+			return plain, err
+		}
+		room = min(8*max(room, 1<<10), most)
+	}
+}
+
 // saveJSON writes v as an object below dir, named by the hash of its stored bytes, and says how many
 // those are.
 func (r *Repo) saveJSON(ctx context.Context, dir string, v any) (ID, int64, error) {
@@ -178,7 +210,7 @@ func (r *Repo) saveJSON(ctx context.Context, dir string, v any) (ID, int64, erro
 // loadJSON reads what saveJSON, or another program, wrote.
 func (r *Repo) loadJSON(ctx context.Context, dir string, id ID, v any) error {
 	name := dir + id.String()
-	object, err := r.store.Get(ctx, name, blob.Range{})
+	object, err := r.store.Get(ctx, name, blob.Range{Length: maxObject})
 	if err != nil {
 		return err
 	}
@@ -190,7 +222,7 @@ func (r *Repo) loadJSON(ctx context.Context, dir string, id ID, v any) error {
 		return fmt.Errorf("%s: %w: %w", name, ErrDamaged, err)
 	}
 	if len(plain) > 0 && plain[0] == compressedJSON {
-		if plain, err = r.zdec.DecodeAll(plain[1:], nil); err != nil {
+		if plain, err = r.inflate(plain[1:], maxObject); err != nil {
 			return fmt.Errorf("%s: %w: %w", name, ErrDamaged, err)
 		}
 	}

@@ -64,7 +64,7 @@ func noise(seed uint64, n int) []byte {
 
 func sound(t testing.TB, r *Repo) *Report {
 	t.Helper()
-	report, err := r.Check(t.Context(), true)
+	report, err := r.Check(t.Context(), CheckOptions{ReadData: true})
 	if err != nil {
 		t.Fatal(err)
 	}
