@@ -32,7 +32,7 @@ func saveDocs(ctx context.Context, r *Repo, from, to int) (ID, error) {
 	if err != nil {
 		return ID{}, err
 	}
-	result, err := s.SaveDocuments(ctx, someDocs(from, to))
+	result, err := saveDocuments(ctx, s, someDocs(from, to))
 	if err != nil {
 		return ID{}, errors.Join(err, s.Close(ctx))
 	}
