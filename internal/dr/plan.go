@@ -116,13 +116,14 @@ type (
 	}
 )
 
-// Stage divides the objects of a checkpoint: data goes in between the two.
+// Stage divides the objects of a checkpoint: data goes in between the first two, traffic after the second.
 type Stage string
 
 // The stages.
 const (
 	StageFoundation Stage = "foundation" // namespaces, CRDs, RBAC, configuration, claims: nothing that runs
-	StageWorkloads  Stage = "workloads"  // everything else
+	StageWorkloads  Stage = "workloads"  // everything else; what acts by itself is paused
+	StageCutover    Stage = "cutover"    // lets that act: CronJobs, objects of Git controllers
 )
 
 // Kind implements Params.

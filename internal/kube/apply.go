@@ -28,11 +28,18 @@ const (
 	AnnotationReplicas = "lifeboat.dev/replicas"
 	// AnnotationSuspended holds, on a fenced CronJob or Job, whether it was suspended before.
 	AnnotationSuspended = "lifeboat.dev/suspended"
+	// AnnotationRestoring is on a claim whose data is yet to come: the id of the recovery point. What is in
+	// its volume meanwhile is no copy of anything.
+	AnnotationRestoring = "lifeboat.dev/restoring"
+	// AnnotationReclaim holds, on a volume that is kept until its restore is verified, what else becomes of it
+	// when its claim goes.
+	AnnotationReclaim = "lifeboat.dev/reclaim"
 	// AnnotationExplicit is in captured Services alone: which of the fields that a server may fill in were
 	// asked for, as "nodePort/80/TCP,clusterIP".
 	AnnotationExplicit = "lifeboat.dev/explicit"
-	// AnnotationPin is written by users on a Service: the addresses of it, of those that they asked for, that
-	// are to be the same at every site, as "clusterIP,loadBalancerIP".
+	// AnnotationPin is written by users on what is to be the same at every site. On a Service: the addresses
+	// of it, of those that they asked for, as "clusterIP,loadBalancerIP". On a PersistentVolume that every
+	// site reaches: "volume".
 	AnnotationPin = "lifeboat.dev/pin"
 	// AnnotationPrefix is common to all of them.
 	AnnotationPrefix = "lifeboat.dev/"

@@ -31,6 +31,7 @@ const (
 	idFoundation = "restore-foundation"
 	idWorkloads  = "restore-workloads"
 	idReady      = "await-ready"
+	idCutover    = "start-schedules"
 )
 
 func (b *builder) backup() error {
@@ -74,7 +75,7 @@ func (b *builder) restore() error {
 	}
 	b.plan.From, b.plan.To = b.owner, to
 	claim := b.step(idClaim, "Make this run the one that acts for "+b.app().Name, claimDeadline, dr.Claim{Site: to})
-	b.bringBack(point, to, claim)
+	b.release(point, to, b.bringBack(point, to, claim))
 	return nil
 }
 
@@ -101,8 +102,20 @@ func (b *builder) failover() error {
 	fence := b.step(idFence, "Fence "+name+" at "+b.owner, fenceDeadline, dr.FenceSite{Site: b.owner, BreakGlass: b.request.BreakGlass})
 	claim := b.step(idClaim, "Claim "+name+" for "+to, claimDeadline, dr.Claim{Site: to}, fence)
 	ready := b.bringBack(point, to, claim)
-	b.probes(to, b.traffic(to, ready), ready)
+	switched := b.traffic(to, ready)
+	needs := []string{ready}
+	for _, t := range b.app().Traffic {
+		needs = append(needs, switched[t.Host])
+	}
+	b.release(point, to, needs...)
+	b.probes(to, switched, ready)
 	return nil
+}
+
+// release adds the step that lets act what acts by itself, once everything else is where it belongs.
+func (b *builder) release(point Point, to string, needs ...string) {
+	b.step(idCutover, "Let the schedules of "+b.app().Name+" run at "+to, restoreDeadline,
+		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageCutover}, needs...)
 }
 
 // bringBack adds everything between the claim and a ready application, and returns the last step's id.

@@ -73,9 +73,10 @@ func TestShapes(t *testing.T) {
 		want    string
 	}{
 		{Request{Goal: dr.GoalBackup}, "capture-state protect-data-orders protect-data-uploads seal-recovery-point<capture-state,protect-data-orders,protect-data-uploads"},
-		{Request{Goal: dr.GoalRestore}, "claim-ownership restore-foundation<claim-ownership " + bringBack},
+		{Request{Goal: dr.GoalRestore}, "claim-ownership restore-foundation<claim-ownership " + bringBack + " start-schedules<await-ready"},
 		{Request{Goal: dr.GoalFailover}, "fence-old-site claim-ownership<fence-old-site restore-foundation<claim-ownership " + bringBack +
 			" switch-traffic-a.example.com<await-ready switch-traffic-b.example.com<await-ready" +
+			" start-schedules<await-ready,switch-traffic-a.example.com,switch-traffic-b.example.com" +
 			" probe-front<switch-traffic-a.example.com probe-all<switch-traffic-a.example.com,switch-traffic-b.example.com"},
 	} {
 		p, err := Build(shop(), c.request)

@@ -58,6 +58,9 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 			return a.output(), fmt.Errorf("restoring application %s to site %s (%d of %d objects done): %w", opts.Application, opts.To.Name, a.done, a.total, err)
 		}
 	}
+	if err := a.holdVolumes(ctx); err != nil {
+		return a.output(), err
+	}
 	out := a.output()
 	if n := len(out.Problems); n > 0 {
 		return out, dr.Errorf(dr.ClassIncomplete, fmt.Errorf("%s", strings.Join(out.Problems[:min(n, 5)], "; ")),
@@ -79,10 +82,11 @@ type applier struct {
 	patience patience
 	sights   []sight // by index in the set
 
-	mu   sync.Mutex
-	done int
-	out  dr.RestoreOutput
-	uids map[key]types.UID // of what was applied or looked up, at the target
+	mu     sync.Mutex
+	done   int
+	out    dr.RestoreOutput
+	failed map[int]bool      // by index in the set
+	uids   map[key]types.UID // of what was applied or looked up, at the target
 }
 
 func newApplier(c *kube.Client, t *target, p *Prepared, progress func(Progress)) (*applier, error) {
@@ -103,6 +107,9 @@ const (
 // do tries to restore one item; its failures are problems, not errors, unless ctx is done. One that may
 // pass is tried again.
 func (a *applier) do(ctx context.Context, it, blocked *item) (verdict, error) {
+	if blocked == nil {
+		blocked = a.failedNeed(it)
+	}
 	if blocked != nil {
 		a.problem(it, fmt.Errorf("not restored, because it needs %s, which failed", blocked.key))
 		a.ended(it)
@@ -130,9 +137,25 @@ func (a *applier) do(ctx context.Context, it, blocked *item) (verdict, error) {
 	return verdict{}, nil
 }
 
+// failedNeed is what an item needs firmly and an earlier stage could not restore.
+func (a *applier) failedNeed(it *item) *item {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range it.needs {
+		if e.firm && a.failed[e.to] {
+			return &a.prepared.all[e.to]
+		}
+	}
+	return nil
+}
+
 func (a *applier) problem(it *item, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.failed == nil {
+		a.failed = map[int]bool{}
+	}
+	a.failed[it.index] = true
 	a.out.Problems = append(a.out.Problems, fmt.Sprintf("%s: %v", it.key, err))
 }
 

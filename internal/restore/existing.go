@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"lifeboat.dev/lifeboat/internal/kube"
 )
 
 // leaveAlone says why somebody else's object at the target is not touched, or nothing.
@@ -50,6 +52,8 @@ func (t *attempt) yield(want, live *unstructured.Unstructured) {
 // applications share to those who put them there.
 func (t *attempt) yieldShared(want, live *unstructured.Unstructured) {
 	switch t.item.key.GroupKind {
+	case claimKind:
+		yieldMark(want, live)
 	case constraintKind:
 		constraint(want, live)
 	case gk{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}:
@@ -57,6 +61,16 @@ func (t *attempt) yieldShared(want, live *unstructured.Unstructured) {
 	}
 	if replicas, ok := dig(live.Object, "spec")["replicas"].(int64); ok && t.item.autoscaled && replicas > 0 {
 		dig(want.Object, "spec")["replicas"] = replicas
+	}
+}
+
+// yieldMark leaves it as it is whether a claim's data is yet to come: only one that is made anew is empty.
+func yieldMark(want, live *unstructured.Unstructured) {
+	annotations := dig(want.Object, "metadata", "annotations")
+	if mark, ok := live.GetAnnotations()[kube.AnnotationRestoring]; ok && annotations != nil {
+		annotations[kube.AnnotationRestoring] = mark
+	} else {
+		delete(annotations, kube.AnnotationRestoring)
 	}
 }
 

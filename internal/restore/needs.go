@@ -80,6 +80,8 @@ func kindNeeds(captured *unstructured.Unstructured, add func(bool, gk, string, s
 	case "Secret":
 		// The API server deletes a token whose account is not there.
 		add(true, accountKind, ns, captured.GetAnnotations()["kubernetes.io/service-account.name"])
+	case "PersistentVolumeClaim":
+		add(false, volumeKind, "", str(o, "spec", "volumeName"))
 	case "StatefulSet":
 		add(false, serviceKind, ns, str(o, "spec", "serviceName"))
 	case "Endpoints", "EndpointSlice":

@@ -29,6 +29,9 @@ type Options struct {
 	From, To    dr.Site
 	Stage       dr.Stage // empty: foundation, then workloads
 	Existing    Policy   // empty: Patch
+	// Data are the claims whose data comes from the recovery point once they are there. They are marked so
+	// when they are made, and nobody takes their empty volumes for the truth. Nil: not known.
+	Data []dr.VolumeRef
 	// Finalizers (whole names, or the domains before their slash) whose controllers are known to run at
 	// the target. All others are dropped, so that nothing waits for a controller that is not there;
 	// controllers add theirs again.

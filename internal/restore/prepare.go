@@ -193,7 +193,7 @@ func (p *Prepared) item(k key) *item {
 func (p *Prepared) stage(stage dr.Stage) []*item {
 	var out []*item
 	for _, it := range p.items {
-		if it.stage == stage || it.adopted && stage == dr.StageWorkloads {
+		if it.stage == stage || it.adopted && stage == dr.StageWorkloads || stage == dr.StageCutover && acts(it.key.GroupKind) {
 			out = append(out, it)
 		}
 	}
@@ -211,7 +211,7 @@ func stages(stage dr.Stage) []dr.Stage {
 // workloads, so that they do not stand in the way of the data's restore.
 func stageOf(gk gk) dr.Stage {
 	switch gk.String() {
-	case "Namespace", "ServiceAccount", "ConfigMap", "Secret", "PersistentVolumeClaim", "Service", "Endpoints",
+	case "Namespace", "ServiceAccount", "ConfigMap", "Secret", "PersistentVolume", "PersistentVolumeClaim", "Service", "Endpoints",
 		"EndpointSlice.discovery.k8s.io", "NetworkPolicy.networking.k8s.io", "PodDisruptionBudget.policy",
 		"PriorityClass.scheduling.k8s.io", "CustomResourceDefinition.apiextensions.k8s.io",
 		"Role.rbac.authorization.k8s.io", "RoleBinding.rbac.authorization.k8s.io",

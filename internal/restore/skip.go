@@ -18,7 +18,7 @@ func (s *Set) skip(o *unstructured.Unstructured) string {
 	if o.GetDeletionTimestamp() != nil && keyOf(o).GroupKind != namespaceKind {
 		return "it was being deleted when it was captured"
 	}
-	if reason := skippedKind(keyOf(o).GroupKind); reason != "" {
+	if reason := skippedKind(keyOf(o).GroupKind); reason != "" && !isPinned(o) {
 		return reason
 	}
 	if reason := madeAnew(o); reason != "" {

@@ -12,6 +12,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 
@@ -27,8 +28,9 @@ type target struct {
 	classes map[string]class
 	// defaultClass is what claims get that name none.
 	defaultClass string
-	namespaces   map[string]bool                       // that are there
+	namespaces   map[string]labels.Set                 // that are there, with their labels
 	terminating  map[string]*unstructured.Unstructured // of them
+	guards       []guard
 
 	mu    sync.RWMutex // of what is found out while it changes
 	kinds map[gk]served
@@ -55,7 +57,7 @@ type class struct {
 // inspect asks the site what it serves and has. namespaces are those of the checkpoint.
 func inspect(ctx context.Context, c *kube.Client, namespaces []string) (*target, error) {
 	t := &target{site: c.Site, kinds: map[gk]served{}, coming: map[gk]bool{}, awaited: map[string]bool{}, failed: map[string]error{}, classes: map[string]class{},
-		namespaces: map[string]bool{}, terminating: map[string]*unstructured.Unstructured{}}
+		namespaces: map[string]labels.Set{}, terminating: map[string]*unstructured.Unstructured{}}
 	if err := t.discover(ctx, c); err != nil {
 		return nil, err
 	}
@@ -76,10 +78,13 @@ func inspect(ctx context.Context, c *kube.Client, namespaces []string) (*target,
 	}
 	for i := range list.Items {
 		ns := &list.Items[i]
-		t.namespaces[ns.GetName()] = true
+		t.namespaces[ns.GetName()] = ns.GetLabels()
 		if slices.Contains(namespaces, ns.GetName()) && str(ns.Object, "status", "phase") == "Terminating" {
 			t.terminating[ns.GetName()] = ns
 		}
+	}
+	if err := t.readGuards(ctx, c); err != nil {
+		return nil, fmt.Errorf("listing the webhooks of site %s: %w", c.Site, err)
 	}
 	return t, nil
 }
@@ -205,11 +210,13 @@ func (t *target) willServe(p *Prepared) {
 		}
 		t.kinds[kind], t.coming[kind] = d.served, true
 	}
+	t.defers(p)
 }
 
 // absent says that nothing of a kind can be in a namespace: this, or the kind, was not there.
 func (t *target) absent(kind gk, namespace string) bool {
-	return t.coming[kind] || namespace != "" && !t.namespaces[namespace]
+	_, there := t.namespaces[namespace]
+	return t.coming[kind] || namespace != "" && !there
 }
 
 // version picks the version to apply an object in: its own, or else the target's preferred one.

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
@@ -36,6 +37,9 @@ func (t *transform) all() {
 		t.injected()
 	case claimKind:
 		t.claim(t.obj.Object)
+		defer t.awaited() // after the marks of an earlier restore are gone, and Lifeboat's own are set
+	case volumeKind:
+		t.volume()
 	case podKind:
 		t.pod()
 	case jobKind:
@@ -50,6 +54,9 @@ func (t *transform) all() {
 		t.priority()
 	}
 	t.placeKinds()
+	if t.opts.Stage == dr.StageWorkloads && pause(t.item.key.GroupKind, t.obj) {
+		t.note("it is paused until the cutover")
+	}
 	t.authority()
 	t.templates()
 	t.stamp()

@@ -181,6 +181,24 @@ func (t *transform) secret() {
 	}
 }
 
+// awaited marks a claim whose data is yet to come.
+func (t *transform) awaited() {
+	for _, d := range t.opts.Data {
+		if d.Namespace == t.item.key.Namespace && d.Claim == t.item.key.Name {
+			annotations := t.obj.GetAnnotations()
+			if annotations == nil {
+				annotations = map[string]string{}
+			}
+			annotations[kube.AnnotationRestoring] = t.opts.Point
+			t.obj.SetAnnotations(annotations)
+			return
+		}
+	}
+	if t.opts.Data != nil && str(t.obj.Object, "spec", "volumeName") == "" {
+		t.note("the recovery point has no copy of its data: it comes back empty")
+	}
+}
+
 // claim lets the target's provisioner make the volume.
 func (t *transform) claim(claim map[string]any) {
 	removeKeys(claim, func(k string) bool {
@@ -198,7 +216,9 @@ func (t *transform) claim(claim map[string]any) {
 	if spec == nil {
 		return
 	}
-	delete(spec, "volumeName")
+	if !t.pinned(str(spec, "volumeName")) {
+		delete(spec, "volumeName")
+	}
 	for _, field := range []string{"dataSource", "dataSourceRef", "selector", "volumeAttributesClassName"} {
 		if _, ok := spec[field]; ok {
 			delete(spec, field)

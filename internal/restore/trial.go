@@ -82,19 +82,22 @@ func (t *target) try(ctx context.Context, c *kube.Client, it *item, obj *unstruc
 	return nil, nil //nolint:nilerr // it may pass: the restore itself will tell
 }
 
-// settled says whether the target would leave an object as it is if it were restored again: then what
-// differs is what the target makes of it each time, as a webhook that rewrites images does.
-func (t *attempt) settled(ctx context.Context, want, live *unstructured.Unstructured) bool {
+// lastingly leaves, of what differs, what would be changed if the object were restored again. The rest is
+// what the target makes of it each time, as a webhook that rewrites images does.
+func (t *attempt) lastingly(ctx context.Context, want, live *unstructured.Unstructured, diffs []string) []string {
 	want.SetGroupVersionKind(t.item.key.WithVersion(t.version.name))
 	now, err := t.api.Apply(ctx, want.GetName(), want, metav1.ApplyOptions{FieldManager: kube.FieldManager, Force: true, DryRun: []string{metav1.DryRunAll}})
-	return err == nil && same(stable(now), stable(live))
+	if err != nil {
+		return diffs
+	}
+	return compare(stable(now), stable(live))
 }
 
 // stable is an object without what each write changes.
-func stable(o *unstructured.Unstructured) map[string]any {
+func stable(o *unstructured.Unstructured) *unstructured.Unstructured {
 	o = o.DeepCopy()
 	for _, field := range []string{"managedFields", "resourceVersion", "generation"} {
 		remove(o.Object, "metadata", field)
 	}
-	return o.Object
+	return o
 }

@@ -119,7 +119,13 @@ func (v *verifier) problemOf(ctx context.Context, it *item, live *unstructured.U
 	if !v.ours(live) && a.leaveAlone(live, diffs) != "" {
 		diffs = nil // left as it was on purpose; Apply said so
 	}
-	if len(diffs) > 0 && !a.settled(ctx, want, live) {
+	if len(diffs) > 0 && pause(it.key.GroupKind, want) {
+		diffs = compare(want, live) // until the cutover
+	}
+	if len(diffs) > 0 {
+		diffs = a.lastingly(ctx, want, live, diffs)
+	}
+	if len(diffs) > 0 {
 		return join(diffs), nil
 	}
 	if ready, state := v.ready(ctx, it, live); !ready {

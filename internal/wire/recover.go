@@ -93,7 +93,18 @@ func (o recovery) stateOf(ctx context.Context, point, site string) (*restore.Set
 	if !ok {
 		return nil, restore.Options{}, dr.Errorf(dr.ClassUsage, nil, "Declare it in the fleet file.", "there is no site %q", site)
 	}
-	return set, restore.Options{Application: o.app.Name, Point: p.ID, From: *from, To: *to}, nil
+	return set, restore.Options{Application: o.app.Name, Point: p.ID, From: *from, To: *to, Data: claims(o.app, p)}, nil
+}
+
+// claims are those whose data a recovery point has.
+func claims(app *dr.Application, p dr.RecoveryPoint) []dr.VolumeRef {
+	out := []dr.VolumeRef{}
+	for _, ds := range app.Data {
+		if ds.Volume != nil && slices.ContainsFunc(p.Data, func(d dr.DataPoint) bool { return d.Datastore == ds.Name }) {
+			out = append(out, *ds.Volume)
+		}
+	}
+	return out
 }
 
 func (o recovery) restoreState(ctx context.Context, sc run.StepContext, p dr.RestoreState) (run.Result, error) {

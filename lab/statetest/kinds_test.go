@@ -13,18 +13,18 @@ import (
 func TestCustomResourcesBeforeTheirKind(t *testing.T) {
 	t.Parallel()
 	east, west := connect(t)
-	const ns, n = "kinds-new", 12
+	const ns, n = "kinds-new", 5
 	docs := []string{emptyNamespace}
 	for i := range n {
 		docs = append(docs, definition(ns, fmt.Sprintf("Kind%c", 'a'+i), "v1", "v1beta1"))
 	}
 	for i := range n {
-		docs = append(docs, fmt.Sprintf("{apiVersion: @NS@.example.com/v1, kind: Kind%c, metadata: {name: one, namespace: @NS@}, spec: {n: %d}}", 'a'+i, i))
+		docs = append(docs, fmt.Sprintf("{apiVersion: @NS@.example.com/v1, kind: Kind%c, metadata: {name: one, namespace: @NS@}, spec: {count: %d}}", 'a'+i, i))
 	}
 	v := move(t, east, west, ns, strings.Join(docs, "\n---\n"))
 	v.apply()
 	for i := range n {
-		if got := v.field(fmt.Sprintf("%s.example.com/v1/Kind%c/one", ns, 'a'+i), "spec.n"); got != int64(i) {
+		if got := v.field(fmt.Sprintf("%s.example.com/v1/Kind%c/one", ns, 'a'+i), "spec.count"); got != int64(i) {
 			t.Errorf("Kind%c: %v", 'a'+i, got)
 		}
 	}
@@ -126,6 +126,7 @@ func TestVersionThatTheTargetDoesNotServe(t *testing.T) {
 ---
 {apiVersion: @NS@.example.com/v2, kind: Gnu, metadata: {name: one, namespace: @NS@}, spec: {a: b}}`)
 		create(t, west, ns, definition(ns, "Gnu", "v1"))
+		served(t, west, ns+".example.com/v1")
 		out := v.apply()
 		names(t, out.Notes, "Gnu "+ns+"/one", "version v1, not v2")
 		if got := v.field(ns+".example.com/v1/Gnu/one", "spec.a"); got != "b" {
@@ -141,6 +142,7 @@ func TestVersionThatTheTargetDoesNotServe(t *testing.T) {
 ---
 {apiVersion: @NS@.example.com/v2, kind: Gnu, metadata: {name: one, namespace: @NS@}, spec: {color: grey, horns: 2}}`)
 		create(t, west, ns, strings.Replace(definition(ns, "Gnu", "v1"), "spec: {type: object, x-kubernetes-preserve-unknown-fields: true}", "spec: {type: object, properties: {color: {type: string}}}", 1))
+		served(t, west, ns+".example.com/v1")
 		v.blocked("Gnu "+ns+"/one", "version v1", "horns")
 	})
 	t.Run("the same version that lacks a field", func(t *testing.T) {
@@ -150,6 +152,7 @@ func TestVersionThatTheTargetDoesNotServe(t *testing.T) {
 ---
 {apiVersion: @NS@.example.com/v1, kind: Gnu, metadata: {name: one, namespace: @NS@}, spec: {color: grey, horns: 2}}`)
 		create(t, west, ns, strings.Replace(definition(ns, "Gnu", "v1"), "spec: {type: object, x-kubernetes-preserve-unknown-fields: true}", "spec: {type: object, properties: {color: {type: string}}}", 1))
+		served(t, west, ns+".example.com/v1")
 		v.refused("Gnu "+ns+"/one", "horns") // never silently without
 		if v.there(ns + ".example.com/v1/Gnu/one") {
 			t.Error("it was restored without the field")

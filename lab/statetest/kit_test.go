@@ -261,3 +261,12 @@ func portField(service *unstructured.Unstructured, name, what string) any {
 	}
 	return nil
 }
+
+// served waits until a site says that it serves a group's version.
+func served(t *testing.T, c *kube.Client, groupVersion string) {
+	t.Helper()
+	eventually(t, groupVersion+" to be served", func() (bool, string) {
+		list, err := c.Discovery.ServerResourcesForGroupVersion(groupVersion)
+		return err == nil && len(list.APIResources) > 0, fmt.Sprint(err)
+	})
+}

@@ -22,8 +22,9 @@ import (
 
 // Annotations of a claim.
 const (
-	// restoringAnnotation holds the id of the recovery point whose restore has begun and not ended.
-	restoringAnnotation = "lifeboat.dev/restoring"
+	// restoringAnnotation holds the id of the recovery point whose restore is due, or has begun, and has not
+	// ended.
+	restoringAnnotation = kube.AnnotationRestoring
 	// restoredAnnotation holds what the last restore that ended left, as JSON.
 	restoredAnnotation = "lifeboat.dev/restored"
 )

@@ -1,0 +1,171 @@
+package restore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"lifeboat.dev/lifeboat/internal/kube"
+)
+
+// isPinned says whether a volume is one that every site reaches, by its owner's word.
+func isPinned(o *unstructured.Unstructured) bool {
+	return keyOf(o).GroupKind == volumeKind && slices.Contains(strings.Split(o.GetAnnotations()[kube.AnnotationPin], ","), "volume")
+}
+
+// volume makes a volume that every site reaches fit to be bound at the target, to its claim and no other.
+func (t *transform) volume() {
+	spec := dig(t.obj.Object, "spec")
+	if spec == nil {
+		return
+	}
+	if claim := dig(spec, "claimRef"); claim != nil {
+		spec["claimRef"] = map[string]any{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": claim["namespace"], "name": claim["name"]}
+	}
+	if class := str(spec, "storageClassName"); class != "" {
+		spec["storageClassName"] = t.class(class)
+	}
+	if spec["persistentVolumeReclaimPolicy"] == "Delete" {
+		spec["persistentVolumeReclaimPolicy"] = "Retain"
+		t.note("its reclaim policy becomes Retain: the source site has it too")
+	}
+	removeKeys(t.obj.Object, func(k string) bool {
+		return k == "pv.kubernetes.io/bound-by-controller" || k == "volume.kubernetes.io/provisioner-deletion-secret-name"
+	}, "metadata", "annotations")
+	for _, term := range maps(spec, "nodeAffinity", "required", "nodeSelectorTerms") {
+		for _, e := range maps(term, "matchExpressions") {
+			t.zones(e)
+		}
+		filter(term, func(e map[string]any) bool { return e["values"] != nil || e["operator"] != "In" }, "matchExpressions")
+	}
+	terms := maps(spec, "nodeAffinity", "required", "nodeSelectorTerms")
+	if len(terms) > 0 && !slices.ContainsFunc(terms, func(m map[string]any) bool { return len(m) > 0 }) {
+		delete(spec, "nodeAffinity")
+	}
+}
+
+// zones maps the zones, and the region, that a volume's nodes have to be in; a demand of which nothing is
+// known at the target is dropped.
+func (t *transform) zones(e map[string]any) {
+	key, _ := e["key"].(string)
+	isZone := strings.HasSuffix(key, "/zone")
+	if !isZone && !strings.HasSuffix(key, "/region") {
+		return
+	}
+	values, _ := e["values"].([]any)
+	var mapped []any
+	for _, v := range values {
+		zone, _ := v.(string)
+		to := t.opts.To.Region
+		if isZone {
+			to = orElse(t.opts.To.Zones[zone], t.opts.To.Zones["*"])
+		}
+		if to != "" && !slices.Contains(mapped, any(to)) {
+			mapped = append(mapped, to)
+		}
+	}
+	if mapped == nil {
+		delete(e, "values")
+		t.note("its demand for %s %v is dropped: nothing is known of it at the target", key, values)
+		return
+	}
+	e["values"] = mapped
+	t.note("%s %v becomes %v", key, values, mapped)
+}
+
+// pinned says whether a captured volume is restored.
+func (t *transform) pinned(volume string) bool {
+	if volume == "" {
+		return false
+	}
+	pv := t.set.lookup(key{GroupKind: volumeKind, Name: volume})
+	return pv != nil && isPinned(pv)
+}
+
+// holdVolumes sees to it that the volumes of the claims outlive them until the restore is verified: a
+// restore that is begun again, or a person who clears up, must not delete the only copy.
+func (a *applier) holdVolumes(ctx context.Context) error {
+	return a.eachVolume(ctx, func(pv *corev1.PersistentVolume) map[string]any {
+		if pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
+			return nil
+		}
+		return reclaim("Retain", "Delete")
+	})
+}
+
+// releaseVolumes sets the volumes' reclaim policies back.
+func (a *applier) releaseVolumes(ctx context.Context) error {
+	return a.eachVolume(ctx, func(pv *corev1.PersistentVolume) map[string]any {
+		was := pv.Annotations[kube.AnnotationReclaim]
+		if was == "" {
+			return nil
+		}
+		return reclaim(was, nil)
+	})
+}
+
+func reclaim(policy string, before any) map[string]any {
+	return map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{kube.AnnotationReclaim: before}},
+		"spec":     map[string]any{"persistentVolumeReclaimPolicy": policy},
+	}
+}
+
+// eachVolume patches the volumes that are bound to restored claims. A site where that is not permitted goes
+// without, and a note says so.
+func (a *applier) eachVolume(ctx context.Context, change func(*corev1.PersistentVolume) map[string]any) error {
+	core := a.client.Typed.CoreV1()
+	for _, it := range a.prepared.items {
+		if it.key.GroupKind != claimKind {
+			continue
+		}
+		pvc, err := core.PersistentVolumeClaims(it.key.Namespace).Get(ctx, it.key.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && (pvc.Spec.VolumeName == "" || pvc.Annotations[kube.LabelApplication] != a.opts.Application) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s at site %s: %w", it.key, a.client.Site, err)
+		}
+		pv, err := core.PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err == nil {
+			err = a.patchVolume(ctx, pv, change(pv))
+		}
+		if apierrors.IsForbidden(err) {
+			a.note(it, fmt.Sprintf("its volume's reclaim policy cannot be changed here (%v): it is deleted with the claim", err))
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s of %s at site %s: %w", pvc.Spec.VolumeName, it.key, a.client.Site, err)
+		}
+	}
+	return nil
+}
+
+func (a *applier) patchVolume(ctx context.Context, pv *corev1.PersistentVolume, patch map[string]any) error {
+	if patch == nil {
+		return nil
+	}
+	raw, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	_, err = a.client.Typed.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, raw, metav1.PatchOptions{FieldManager: kube.FieldManager})
+	return err
+}
+
+func (a *applier) note(it *item, what string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.out.Notes = append(a.out.Notes, it.key.String()+": "+what)
+}
