@@ -162,18 +162,6 @@ func (p *Prepared) backendEdges(it *item) []edge {
 	return out
 }
 
-// calls are the Services that an API server is told to call: those of webhooks, or of an aggregated API.
-func calls(o *unstructured.Unstructured) []map[string]any {
-	var out []map[string]any
-	for _, hook := range maps(o.Object, "webhooks") {
-		out = append(out, dig(hook, "clientConfig", "service"))
-	}
-	if keyOf(o).GroupKind == apiServiceKind {
-		out = append(out, dig(o.Object, "spec", "service"))
-	}
-	return out
-}
-
 // backends are the workloads whose pods a Service selects.
 func (p *Prepared) backends(service *item) []*item {
 	if service.facts == nil || len(service.facts.selector) == 0 {

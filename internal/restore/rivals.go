@@ -60,7 +60,7 @@ func (t *attempt) holder(ctx context.Context, want *unstructured.Unstructured, r
 			has = has || fmt.Sprint(p.NodePort) == taken[1]
 		}
 		if has {
-			return fmt.Errorf("Service %s/%s has it: %w", s.Namespace, s.Name, refused)
+			return fmt.Errorf("it belongs to Service %s/%s: %w", s.Namespace, s.Name, refused)
 		}
 	}
 	return refused

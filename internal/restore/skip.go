@@ -24,6 +24,17 @@ func (s *Set) skip(o *unstructured.Unstructured) string {
 	if reason := madeAnew(o); reason != "" {
 		return reason
 	}
+	if reason := s.skipByKind(o); reason != "" {
+		return reason
+	}
+	if o.GetLabels()["kubernetes.io/bootstrapping"] != "" {
+		return "every cluster has it"
+	}
+	return ""
+}
+
+// skipByKind: single objects of kinds that are restored otherwise.
+func (s *Set) skipByKind(o *unstructured.Unstructured) string {
 	switch keyOf(o).GroupKind {
 	case podKind:
 		return skipPod(o)
@@ -59,9 +70,6 @@ func (s *Set) skip(o *unstructured.Unstructured) string {
 		if c := metav1.GetControllerOf(o); c != nil && c.Kind == "Pod" {
 			return "its Pod makes it" // a generic ephemeral volume; a pod refuses one that is not its own
 		}
-	}
-	if o.GetLabels()["kubernetes.io/bootstrapping"] != "" {
-		return "every cluster has it"
 	}
 	return ""
 }
