@@ -70,6 +70,11 @@ func (v *verifier) await(ctx context.Context) error {
 func (v *verifier) unready(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	states := map[key]string{}
+	waits := func(it *item, state string) {
+		mu.Lock()
+		defer mu.Unlock()
+		states[it.key] = state
+	}
 	err := v.show(ctx, func(_ context.Context, it *item, live *unstructured.Unstructured) error {
 		state, ready := "missing", false
 		if live != nil {
@@ -77,12 +82,10 @@ func (v *verifier) unready(ctx context.Context) ([]string, error) {
 			ready, state = v.ready(ctx, it, live)
 		}
 		if !ready {
-			mu.Lock()
-			defer mu.Unlock()
-			states[it.key] = state
+			waits(it, state)
 		}
 		return nil
-	})
+	}, func(it *item, err error) { waits(it, "cannot be read: "+err.Error()) })
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func (a *applier) object(ctx context.Context, it *item) (result, []string, error
 	if err != nil {
 		return 0, nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.opts.GateTimeout)
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	res, err := t.once(ctx, want, seen)
 	if err != nil {

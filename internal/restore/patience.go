@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -20,7 +21,7 @@ func (e *unrepeatable) Unwrap() error { return e.error }
 func passing(err error) bool {
 	var waits *notReady
 	switch {
-	case errors.As(err, &waits),
+	case errors.As(err, &waits), errors.Is(err, context.DeadlineExceeded),
 		apierrors.IsTooManyRequests(err), apierrors.IsServiceUnavailable(err), apierrors.IsServerTimeout(err),
 		apierrors.IsTimeout(err), apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.IsAlreadyExists(err),
 		utilnet.IsConnectionReset(err), utilnet.IsConnectionRefused(err), utilnet.IsHTTP2ConnectionLost(err), utilnet.IsProbableEOF(err):
@@ -80,6 +81,7 @@ func (p *patience) with(it *item, err error, opts Options) time.Duration {
 }
 
 const (
+	tryTimeout   = 30 * time.Second // of one try
 	firstPause   = 100 * time.Millisecond
 	longestPause = 2 * time.Second
 )

@@ -33,7 +33,7 @@ func (a *applier) survey(ctx context.Context, items []*item) error {
 			many = append(many, c)
 		}
 	}
-	err := a.sweep(ctx, many, func(ctx context.Context, it *item, live *unstructured.Unstructured) error {
+	return a.sweep(ctx, many, func(ctx context.Context, it *item, live *unstructured.Unstructured) error {
 		if live == nil {
 			a.sights[it.index] = absent
 			return nil
@@ -46,11 +46,7 @@ func (a *applier) survey(ctx context.Context, items []*item) error {
 			a.sights[it.index] = asWanted
 		}
 		return err
-	})
-	if err != nil && ctx.Err() == nil {
-		return nil // what cannot be listed, as while a conversion webhook is down, is waited for object by object
-	}
-	return err
+	}, func(*item, error) {}) // what is not listed, as while a conversion webhook is down, is waited for object by object
 }
 
 // take returns what was seen of an object, once: after that it may have changed.

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -58,16 +59,38 @@ func (a *applier) crowds(items []*item) []*crowd {
 }
 
 // sweep shows the items as the target has them, from lists a page at a time: look is called for each item
-// of the crowds, for many at once, with nil for one that is not there. What look is given is its own.
-func (a *applier) sweep(ctx context.Context, of []*crowd, look func(ctx context.Context, it *item, live *unstructured.Unstructured) error) error {
+// of the crowds, for many at once, with nil for one that is not there, and dark for those that the target does not list. What
+// look is given is its own.
+func (a *applier) sweep(ctx context.Context, of []*crowd, look func(ctx context.Context, it *item, live *unstructured.Unstructured) error, dark func(*item, error)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(lists)
 	for _, c := range of {
 		g.Go(func() error {
-			return a.list(ctx, c, look)
+			seen, err := a.list(ctx, c, look)
+			var unlisted *unlisted
+			if !errors.As(err, &unlisted) || !refused(err) {
+				return err
+			}
+			for i, it := range c.items {
+				if !seen[i] {
+					dark(it, err)
+				}
+			}
+			return nil
 		})
 	}
 	return g.Wait()
+}
+
+// unlisted is an error of a list itself, and not of what was done with it.
+type unlisted struct{ error }
+
+func (e *unlisted) Unwrap() error { return e.error }
+
+// refused says whether it is of what was asked for that a site cannot answer, and not of the site.
+func refused(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && !apierrors.IsUnauthorized(err) && !apierrors.IsForbidden(err)
 }
 
 // each calls do for every item, for many at once.
@@ -90,8 +113,8 @@ type page struct {
 }
 
 // list goes through a crowd's list. One that goes stale between two pages is begun again.
-func (a *applier) list(ctx context.Context, c *crowd, look func(context.Context, *item, *unstructured.Unstructured) error) error {
-	seen := make([]bool, len(c.items))
+func (a *applier) list(ctx context.Context, c *crowd, look func(context.Context, *item, *unstructured.Unstructured) error) (seen []bool, err error) {
+	seen = make([]bool, len(c.items))
 	looking, next, limit := &errgroup.Group{}, "", firstPage
 	defer looking.Wait() //nolint:errcheck // its error is returned below, where there is no other
 	for restarts := 0; ; {
@@ -101,10 +124,10 @@ func (a *applier) list(ctx context.Context, c *crowd, look func(context.Context,
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("listing %s of namespace %q at site %s: %w", c.kind, c.namespace, a.client.Site, err)
+			return seen, &unlisted{fmt.Errorf("listing %s of namespace %q at site %s: %w", c.kind, c.namespace, a.client.Site, err)}
 		}
 		if err := looking.Wait(); err != nil {
-			return err
+			return seen, err
 		}
 		looking.Go(func() error { return c.show(ctx, p, seen, look) })
 		if n := len(p.Items); n > 0 {
@@ -115,16 +138,16 @@ func (a *applier) list(ctx context.Context, c *crowd, look func(context.Context,
 		}
 	}
 	if err := looking.Wait(); err != nil {
-		return err
+		return seen, err
 	}
 	for i, it := range c.items {
 		if !seen[i] {
 			if err := look(ctx, it, nil); err != nil {
-				return err
+				return seen, err
 			}
 		}
 	}
-	return nil
+	return seen, nil
 }
 
 func (a *applier) page(ctx context.Context, c *crowd, limit int, next string) (page, int, error) {

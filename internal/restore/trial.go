@@ -93,6 +93,11 @@ func (t *attempt) lastingly(ctx context.Context, want, live *unstructured.Unstru
 	return compare(stable(now), stable(live))
 }
 
+// settled says whether the target would leave an object as it is if it were restored again.
+func (t *attempt) settled(ctx context.Context, want, live *unstructured.Unstructured) bool {
+	return len(t.lastingly(ctx, want, live, []string{"not known"})) == 0
+}
+
 // stable is an object without what each write changes.
 func stable(o *unstructured.Unstructured) *unstructured.Unstructured {
 	o = o.DeepCopy()

@@ -23,20 +23,22 @@ func (s *Set) Verify(ctx context.Context, c *kube.Client, opts Options) (dr.Rest
 	}
 	out := dr.RestoreOutput{Skipped: slices.Clone(v.prepared.Skipped)}
 	var mu sync.Mutex
-	err = v.show(ctx, func(ctx context.Context, it *item, live *unstructured.Unstructured) error {
-		problem, err := v.problemOf(ctx, it, live)
+	found := func(it *item, problem string) {
 		mu.Lock()
 		defer mu.Unlock()
-		switch {
-		case err != nil:
-			return err
-		case problem != "":
-			out.Problems = append(out.Problems, fmt.Sprintf("%s: %s", it.key, problem))
-		default:
+		if problem == "" {
 			out.Unchanged++
+			return
 		}
-		return nil
-	})
+		out.Problems = append(out.Problems, fmt.Sprintf("%s: %s", it.key, problem))
+	}
+	err = v.show(ctx, func(ctx context.Context, it *item, live *unstructured.Unstructured) error {
+		problem, err := v.problemOf(ctx, it, live)
+		if err == nil {
+			found(it, problem)
+		}
+		return err
+	}, func(it *item, err error) { found(it, "cannot be read: "+err.Error()) })
 	slices.Sort(out.Problems)
 	if err != nil {
 		return dr.RestoreOutput{}, fmt.Errorf("comparing site %s with recovery point %s: %w", c.Site, opts.Point, err)
@@ -77,8 +79,9 @@ func (s *Set) newVerifier(ctx context.Context, c *kube.Client, opts Options) (*v
 }
 
 // show calls look for every item as the target has it, nil for one that is not there: many from lists, few
-// one by one.
-func (v *verifier) show(ctx context.Context, look func(context.Context, *item, *unstructured.Unstructured) error) error {
+// one by one. It calls dark for those that the target says it cannot show, as while a conversion webhook is
+// down.
+func (v *verifier) show(ctx context.Context, look func(context.Context, *item, *unstructured.Unstructured) error, dark func(*item, error)) error {
 	var many []*crowd
 	var single []*item
 	for _, c := range v.crowds(v.items) {
@@ -88,11 +91,15 @@ func (v *verifier) show(ctx context.Context, look func(context.Context, *item, *
 			single = append(single, c.items...)
 		}
 	}
-	if err := v.sweep(ctx, many, look); err != nil {
+	if err := v.sweep(ctx, many, look, dark); err != nil {
 		return err
 	}
 	return v.each(ctx, single, func(ctx context.Context, it *item) error {
 		live, err := v.read(ctx, it)
+		if refused(err) {
+			dark(it, err)
+			return nil
+		}
 		if err != nil {
 			return err
 		}

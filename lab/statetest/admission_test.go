@@ -354,6 +354,18 @@ func TestConversionWebhookDown(t *testing.T) {
 		t.Errorf("verify: error %v, problems %q", err, out.Problems)
 	}
 
+	// What was there before the webhook went down is no obstacle to verifying the rest.
+	patch(t, west, "", crd, `spec: {conversion: {strategy: None, webhook: null}}`)
+	whole.apply()
+	patch(t, west, "", crd, broken)
+	eventually(t, "the comparison to fail", func() (bool, string) {
+		out, err := whole.set.Verify(deadline(t), west, whole.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(out.Problems) == 1 && strings.Contains(out.Problems[0], "cannot be read"), fmt.Sprint(out.Problems)
+	})
+
 	patch(t, east, "", crd, broken)
 	eventually(t, "the capture to miss the group", func() (bool, string) {
 		m, result := captured(t, east, ns)

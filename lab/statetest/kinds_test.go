@@ -177,6 +177,6 @@ func TestVersionThatTheTargetDoesNotServe(t *testing.T) {
 			spec: {rules: [{host: a.example.com, http: {paths: [{path: /, backend: {serviceName: web, servicePort: 80}}]}}]}}`)
 		v.recount()
 		v.blocked("does not serve kind PodSecurityPolicy.policy", "PodSecurityPolicy x")
-		v.blocked("Ingress "+ns+"/web", "version v1", "serviceName")
+		v.blocked("Ingress "+ns+"/web", "version v1", "field not declared")
 	})
 }
