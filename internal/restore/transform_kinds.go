@@ -77,7 +77,8 @@ func (t *transform) siteHost(m map[string]any, field string) {
 // service drops what the old cluster allotted, and keeps what the Service's owner asked for.
 func (t *transform) service() {
 	asked := func(name string) bool { return slices.Contains(t.explicit, name) }
-	pinned := func(name string) bool { return asked(name) && t.pins(name) }
+	pins := strings.Split(t.obj.GetAnnotations()[kube.AnnotationPin], ",") // what its owner wants to be the same at every site
+	pinned := func(name string) bool { return asked(name) && slices.Contains(pins, name) }
 	spec := dig(t.obj.Object, "spec")
 	if spec == nil {
 		return
@@ -152,11 +153,6 @@ func (t *transform) priority() {
 	}
 }
 
-// pins says whether a Service's owner wants an address to be the same at every site.
-func (t *transform) pins(field string) bool {
-	return slices.Contains(strings.Split(t.obj.GetAnnotations()[kube.AnnotationPin], ","), field)
-}
-
 // account loses the tokens and pull secrets that are not restored.
 func (t *transform) account() {
 	restored := func(m map[string]any) bool {
@@ -216,7 +212,7 @@ func (t *transform) claim(claim map[string]any) {
 	if spec == nil {
 		return
 	}
-	if !t.pinned(str(spec, "volumeName")) {
+	if !t.set.pinned(str(spec, "volumeName")) {
 		delete(spec, "volumeName")
 	}
 	for _, field := range []string{"dataSource", "dataSourceRef", "selector", "volumeAttributesClassName"} {

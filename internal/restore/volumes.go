@@ -82,11 +82,11 @@ func (t *transform) zones(e map[string]any) {
 }
 
 // pinned says whether a captured volume is restored.
-func (t *transform) pinned(volume string) bool {
+func (s *Set) pinned(volume string) bool {
 	if volume == "" {
 		return false
 	}
-	pv := t.set.lookup(key{GroupKind: volumeKind, Name: volume})
+	pv := s.lookup(key{GroupKind: volumeKind, Name: volume})
 	return pv != nil && isPinned(pv)
 }
 
