@@ -58,7 +58,7 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 			return a.output(), fmt.Errorf("restoring application %s to site %s (%d of %d objects done): %w", opts.Application, opts.To.Name, a.done, a.total, err)
 		}
 	}
-	if err := a.holdVolumes(ctx); err != nil {
+	if err := (volumes{a}).hold(ctx); err != nil {
 		return a.output(), err
 	}
 	out := a.output()

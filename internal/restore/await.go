@@ -35,7 +35,7 @@ func (s *Set) AwaitReady(ctx context.Context, c *kube.Client, opts Options, prog
 	ready := v.opts.Now()
 	out, err := s.Verify(ctx, c, opts)
 	if err == nil && len(out.Problems) == 0 {
-		err = v.releaseVolumes(ctx)
+		err = volumes{v.applier}.release(ctx)
 	}
 	out.Notes = append(out.Notes, v.addresses...)
 	return dr.ReadyOutput{RestoreOutput: out, WorkloadsReady: ready, Waited: ready.Sub(began)}, err

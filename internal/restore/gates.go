@@ -69,18 +69,18 @@ func (a *applier) state(ctx context.Context, it *item) (string, error) {
 }
 
 // awaitReady waits until one object, which the target has to take in before others, is ready.
-func (a *applier) awaitReady(ctx context.Context, it *item) error {
-	ctx, cancel := context.WithTimeout(ctx, a.opts.GateTimeout)
+func (t *attempt) awaitReady(ctx context.Context, it *item) error {
+	ctx, cancel := context.WithTimeout(ctx, t.opts.GateTimeout)
 	defer cancel()
 	said := false
-	return kube.WaitFor(ctx, fmt.Sprintf("%s at site %s to be ready", it.key, a.client.Site), gatePause, func(ctx context.Context) (bool, string, error) {
-		state, err := a.state(ctx, it)
+	return kube.WaitFor(ctx, fmt.Sprintf("%s at site %s to be ready", it.key, t.client.Site), gatePause, func(ctx context.Context) (bool, string, error) {
+		state, err := t.state(ctx, it)
 		if err != nil {
 			return false, err.Error(), nil
 		}
 		if state != "" && !said {
 			said = true
-			a.waits(it, it.key.String()+": "+state)
+			t.waits(it, it.key.String()+": "+state)
 		}
 		if strings.HasPrefix(state, kube.NamesTaken) {
 			return false, state, errors.New(state) // until a person removes the other

@@ -19,12 +19,12 @@ const claimed = "HostAlreadyClaimed"
 
 // claimer names the Routes that have the host and path of one that was refused for it; nothing where that
 // cannot be found out: the refusal itself is what counts.
-func (a *applier) claimer(ctx context.Context, route *unstructured.Unstructured) string {
-	version, ok := a.target.version(routeKind, route.GroupVersionKind().Version)
+func (v *verifier) claimer(ctx context.Context, route *unstructured.Unstructured) string {
+	version, ok := v.target.version(routeKind, route.GroupVersionKind().Version)
 	if !ok {
 		return ""
 	}
-	list, err := a.client.Dynamic.Resource(a.target.gvr(routeKind, version.name)).List(ctx, metav1.ListOptions{})
+	list, err := v.client.Dynamic.Resource(v.target.gvr(routeKind, version.name)).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return ""
 	}

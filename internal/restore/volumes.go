@@ -90,10 +90,13 @@ func (s *Set) pinned(volume string) bool {
 	return pv != nil && isPinned(pv)
 }
 
-// holdVolumes sees to it that the volumes of the claims outlive them until the restore is verified: a
+// volumes are those that are bound to restored claims.
+type volumes struct{ *applier }
+
+// hold sees to it that the volumes of the claims outlive them until the restore is verified: a
 // restore that is begun again, or a person who clears up, must not delete the only copy.
-func (a *applier) holdVolumes(ctx context.Context) error {
-	return a.eachVolume(ctx, func(pv *corev1.PersistentVolume) map[string]any {
+func (a volumes) hold(ctx context.Context) error {
+	return a.each(ctx, func(pv *corev1.PersistentVolume) map[string]any {
 		if pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
 			return nil
 		}
@@ -101,9 +104,9 @@ func (a *applier) holdVolumes(ctx context.Context) error {
 	})
 }
 
-// releaseVolumes sets the volumes' reclaim policies back.
-func (a *applier) releaseVolumes(ctx context.Context) error {
-	return a.eachVolume(ctx, func(pv *corev1.PersistentVolume) map[string]any {
+// release sets the volumes' reclaim policies back.
+func (a volumes) release(ctx context.Context) error {
+	return a.each(ctx, func(pv *corev1.PersistentVolume) map[string]any {
 		was := pv.Annotations[kube.AnnotationReclaim]
 		if was == "" {
 			return nil
@@ -119,9 +122,9 @@ func reclaim(policy string, before any) map[string]any {
 	}
 }
 
-// eachVolume patches the volumes that are bound to restored claims. A site where that is not permitted goes
+// each patches the volumes. A site where that is not permitted goes
 // without, and a note says so.
-func (a *applier) eachVolume(ctx context.Context, change func(*corev1.PersistentVolume) map[string]any) error {
+func (a volumes) each(ctx context.Context, change func(*corev1.PersistentVolume) map[string]any) error {
 	core := a.client.Typed.CoreV1()
 	for _, it := range a.prepared.items {
 		if it.key.GroupKind != claimKind {
@@ -139,7 +142,7 @@ func (a *applier) eachVolume(ctx context.Context, change func(*corev1.Persistent
 			continue
 		}
 		if err == nil {
-			err = a.patchVolume(ctx, pv, change(pv))
+			err = a.patch(ctx, pv, change(pv))
 		}
 		if apierrors.IsForbidden(err) {
 			a.note(it, fmt.Sprintf("its volume's reclaim policy cannot be changed here (%v): it is deleted with the claim", err))
@@ -152,7 +155,7 @@ func (a *applier) eachVolume(ctx context.Context, change func(*corev1.Persistent
 	return nil
 }
 
-func (a *applier) patchVolume(ctx context.Context, pv *corev1.PersistentVolume, patch map[string]any) error {
+func (a volumes) patch(ctx context.Context, pv *corev1.PersistentVolume, patch map[string]any) error {
 	if patch == nil {
 		return nil
 	}
@@ -164,7 +167,7 @@ func (a *applier) patchVolume(ctx context.Context, pv *corev1.PersistentVolume, 
 	return err
 }
 
-func (a *applier) note(it *item, what string) {
+func (a volumes) note(it *item, what string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.out.Notes = append(a.out.Notes, it.key.String()+": "+what)
