@@ -22,6 +22,7 @@ func (d *decoder) application(name text, o *object) {
 	d.applicationObjectives(a, o)
 	d.applicationStrategy(a, o)
 	d.applicationVault(a, o)
+	a.Retention = o.retention()
 	d.placement(a, o)
 	d.data(a, o)
 	d.traffic(a, o)

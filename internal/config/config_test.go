@@ -296,7 +296,7 @@ func fleets() *rapid.Generator[*dr.Fleet] {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{valid, app, "", "a: &a [*a]", "---\n...\n---", "{<<: *x}", "? [a]: b\n: c", "apiVersion: !!binary x\nkind: 3"} {
+	for _, seed := range []string{valid, app, withRetention, "", "a: &a [*a]", "---\n...\n---", "{<<: *x}", "? [a]: b\n: c", "apiVersion: !!binary x\nkind: 3"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

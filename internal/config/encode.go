@@ -40,8 +40,9 @@ type (
 		Address string `yaml:"address,omitempty"`
 	}
 	outVault struct {
-		Location      string `yaml:"location"`
-		EncryptionKey outKey `yaml:"encryptionKey"`
+		Location      string        `yaml:"location"`
+		EncryptionKey outKey        `yaml:"encryptionKey"`
+		Retention     *outRetention `yaml:"retention,omitempty"`
 	}
 	outKey struct {
 		File string `yaml:"file"`
@@ -66,6 +67,7 @@ type (
 		Objectives *outObjectives `yaml:"objectives,omitempty"`
 		Strategy   string         `yaml:"strategy,omitempty"`
 		Vault      string         `yaml:"vault,omitempty"`
+		Retention  *outRetention  `yaml:"retention,omitempty"`
 		Sites      outPlacement   `yaml:"sites"`
 		Data       []outData      `yaml:"data,omitempty"`
 		Traffic    []outTraffic   `yaml:"traffic,omitempty"`
@@ -131,7 +133,7 @@ func documentsOf(f *dr.Fleet) []outDocument {
 		add("Site", s.Name, outSite{s.Region, outCluster(s.Cluster), outIngress(s.Ingress), s.Registry, s.StorageClasses, s.IngressClasses, s.Zones, s.NodeLabels, s.MoverImage})
 	}
 	for _, v := range f.Vaults {
-		add("Vault", v.Name, outVault{v.Location, outKey(v.EncryptionKey)})
+		add("Vault", v.Name, outVault{v.Location, outKey(v.EncryptionKey), retentionOf(v.Retention)})
 	}
 	for _, z := range f.Zones {
 		spec := outZone{}
@@ -155,7 +157,7 @@ func objectivesOf(o dr.Objectives) *outObjectives {
 
 func applicationOf(a dr.Application) outApplication {
 	out := outApplication{
-		Namespaces: a.Namespaces, Tier: a.Tier, Strategy: string(a.Strategy), Vault: a.Vault,
+		Namespaces: a.Namespaces, Tier: a.Tier, Strategy: string(a.Strategy), Vault: a.Vault, Retention: retentionOf(a.Retention),
 		Sites: outPlacement(a.Sites),
 	}
 	if a.Tier == "" {

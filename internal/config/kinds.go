@@ -139,7 +139,7 @@ func (d *decoder) site(name text, o *object) {
 func (d *decoder) vault(name text, o *object) {
 	o.checkLabel(name, "name")
 	v := &dr.Vault{Name: name.value, Location: d.location(o)}
-	o.later("retention")
+	v.Retention = o.retention()
 	if key, ok := o.object("encryptionKey", required); ok {
 		key.later("secretRef")
 		v.EncryptionKey.File = d.resolve(key.text("file", required).value)

@@ -48,7 +48,24 @@ type Vault struct {
 	Name          string    `json:"name"`
 	Location      string    `json:"location"` // file:///absolute/path
 	EncryptionKey KeySource `json:"encryptionKey"`
+	// Retention is what is kept of applications that do not say it themselves; nil: everything.
+	Retention *Retention `json:"retention,omitempty"`
 }
+
+// Retention says which recovery points are kept: those that any of its rules names. Of the calendar's
+// rules each keeps the newest complete point of so many hours, days, … (UTC) that have one.
+type Retention struct {
+	Last    int           `json:"last,omitempty"` // the newest so many
+	Hourly  int           `json:"hourly,omitempty"`
+	Daily   int           `json:"daily,omitempty"`
+	Weekly  int           `json:"weekly,omitempty"` // of the ISO calendar
+	Monthly int           `json:"monthly,omitempty"`
+	Yearly  int           `json:"yearly,omitempty"`
+	Within  time.Duration `json:"within,omitempty"` // everything that is younger
+}
+
+// Empty says whether there is no rule at all.
+func (r Retention) Empty() bool { return r == Retention{} }
 
 // KeySource names where a secret is read from; the secret itself is never part of a fleet.
 type KeySource struct {
@@ -91,17 +108,19 @@ const (
 
 // Application is what moves together: namespaces, data, hostnames and objectives.
 type Application struct {
-	Name       string       `json:"name"`
-	Namespaces []string     `json:"namespaces"`
-	Tier       string       `json:"tier,omitempty"`
-	Objectives Objectives   `json:"objectives"` // resolved from the tier when the file names one
-	Strategy   Strategy     `json:"strategy"`
-	Vault      string       `json:"vault"` // resolved to the only vault when left out
-	Sites      Placement    `json:"sites"`
-	Data       []Datastore  `json:"data,omitempty"`
-	Traffic    []TrafficRef `json:"traffic,omitempty"`
-	Probes     []Probe      `json:"probes,omitempty"`
-	Restore    RestoreRules `json:"restore,omitzero"`
+	Name       string     `json:"name"`
+	Namespaces []string   `json:"namespaces"`
+	Tier       string     `json:"tier,omitempty"`
+	Objectives Objectives `json:"objectives"` // resolved from the tier when the file names one
+	Strategy   Strategy   `json:"strategy"`
+	Vault      string     `json:"vault"` // resolved to the only vault when left out
+	// Retention takes the place of the vault\'s; nil: the vault\'s holds.
+	Retention *Retention   `json:"retention,omitempty"`
+	Sites     Placement    `json:"sites"`
+	Data      []Datastore  `json:"data,omitempty"`
+	Traffic   []TrafficRef `json:"traffic,omitempty"`
+	Probes    []Probe      `json:"probes,omitempty"`
+	Restore   RestoreRules `json:"restore,omitzero"`
 }
 
 // Placement says where an application runs and where it recovers.
@@ -169,6 +188,17 @@ func (f *Fleet) Zone(name string) (*Zone, bool) {
 // Application returns the application of that name.
 func (f *Fleet) Application(name string) (*Application, bool) {
 	return find(f.Applications, func(a *Application) bool { return a.Name == name })
+}
+
+// RetentionOf returns what is kept of an application's recovery points; nil means everything.
+func (f *Fleet) RetentionOf(a *Application) *Retention {
+	if a.Retention != nil {
+		return a.Retention
+	}
+	if v, ok := f.Vault(a.Vault); ok {
+		return v.Retention
+	}
+	return nil
 }
 
 func find[T any](items []T, ok func(*T) bool) (*T, bool) {
