@@ -97,7 +97,12 @@ func unopened(location string, err error) error {
 // failed gives an error of the store a class.
 func failed(err error, format string, args ...any) error {
 	class, next := dr.ClassUnreachable, "Check that the vault's storage answers, then run the command again."
+	var locked *repo.LockedError
 	switch {
+	case errors.As(err, &locked):
+		class, next = dr.ClassConflict, "Wait until that has ended; if its process is gone, run 'lifeboat vault unlock'."
+	case errors.Is(err, repo.ErrLockLost):
+		class, next = dr.ClassConflict, "Run the command again; if the clocks of two machines differ much, set them right first."
 	case errors.Is(err, context.Canceled):
 		class, next = dr.ClassInterrupted, ""
 	case errors.Is(err, blob.ErrDenied):

@@ -11,6 +11,7 @@ import (
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/driver"
 	"lifeboat.dev/lifeboat/internal/run"
+	"lifeboat.dev/lifeboat/internal/vault"
 	"lifeboat.dev/lifeboat/internal/vault/repo"
 )
 
@@ -79,7 +80,7 @@ func (o protection) seal(ctx context.Context, sc run.StepContext, p dr.SealPoint
 	if err != nil {
 		return run.Result{}, err
 	}
-	if err := o.vault.PutPoint(ctx, point); err != nil {
+	if err := vault.SealPoint(ctx, o.vault, point); err != nil {
 		return run.Result{}, fmt.Errorf("seal recovery point %s: %w", point.ID, err)
 	}
 	return done(dr.PointOutput{Point: point})

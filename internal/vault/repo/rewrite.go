@@ -201,8 +201,8 @@ func (p *pruner) outdated(many int) []ledgerFile {
 	return old
 }
 
-// replaceIndexes writes what the old index objects alone say of packs that stay, and deletes them.
-func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
+// uncovered says which packs that stay no other index object names than those.
+func (p *pruner) uncovered(old []ledgerFile) []bool {
 	going := make(map[ID]struct{}, len(old))
 	for _, f := range old {
 		going[f.id] = struct{}{}
@@ -220,8 +220,21 @@ func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
 			}
 		}
 	}
+	return need
+}
+
+// replaceIndexes writes what the old index objects alone say of packs that stay, and deletes them.
+func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
+	need := p.uncovered(old)
 	w := p.newIndexWriter(func(pack uint32) bool { return need[pack] })
 	if err := w.writeAll(ctx); err != nil {
+		return err
+	}
+	names := make([]string, len(old))
+	for i, f := range old {
+		names[i] = indexDir + f.id.String()
+	}
+	if err := p.removing(ctx, names); err != nil {
 		return err
 	}
 	if err := p.lock.verify(ctx); err != nil {
