@@ -66,7 +66,7 @@ moves their traffic there, and reports the RTO and RPO that it measured.`,
 	pf.BoolVarP(&g.quiet, "quiet", "q", false, "no progress on standard error")
 	mustComplete(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	root.AddCommand(newDemo(g), newInit(g), newStatus(g), newBackup(g), newRestore(g), newPlan(g), newFailover(g),
-		newResume(g), newReport(g), newVersion(g), newMover(g))
+		newResume(g), newVault(g), newReport(g), newVersion(g), newMover(g))
 	return root
 }
 
