@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
 	"k8s.io/apimachinery/pkg/types"
 
 	"lifeboat.dev/lifeboat/internal/dr"
@@ -80,7 +81,8 @@ type applier struct {
 	progress func(Progress)
 	total    int
 	patience patience
-	sights   []sight // by index in the set
+	sights   []sight             // by index in the set
+	room     *semaphore.Weighted // for large documents, in bytes
 
 	mu     sync.Mutex
 	done   int
@@ -91,7 +93,7 @@ type applier struct {
 
 func newApplier(c *kube.Client, t *target, p *Prepared, progress func(Progress)) (*applier, error) {
 	direct, err := newDirect(c, p.opts.Workers)
-	return &applier{client: c, direct: direct, target: t, prepared: p, opts: p.opts, progress: progress, uids: map[key]types.UID{}}, err
+	return &applier{client: c, direct: direct, target: t, prepared: p, opts: p.opts, progress: progress, uids: map[key]types.UID{}, room: semaphore.NewWeighted(roomForLarge)}, err
 }
 
 // result is what became of one object.
@@ -103,6 +105,22 @@ const (
 	updated
 	kept // somebody else's, and left alone
 )
+
+// roomForLarge bounds the large documents that are on their way at once, in bytes; in memory each is there
+// several times over.
+const roomForLarge = 8 << 20
+
+// enter waits for room for an item's document, and returns how it is given back.
+func (a *applier) enter(ctx context.Context, it *item) (leave func(), err error) {
+	size := int64(min(a.prepared.size(it), roomForLarge))
+	if size < largeDocument {
+		return func() {}, nil
+	}
+	if err := a.room.Acquire(ctx, size); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return func() { a.room.Release(size) }, nil
+}
 
 // do tries to restore one item; its failures are problems, not errors, unless ctx is done. One that may
 // pass is tried again.

@@ -45,7 +45,8 @@ func (v *verifier) await(ctx context.Context) error {
 	v.items = slices.DeleteFunc(slices.Clone(v.items), func(it *item) bool { return !kube.HasReadiness(it.key.GroupKind) })
 	v.total = len(v.items)
 	what := fmt.Sprintf("application %s to be ready at site %s", v.opts.Application, v.client.Site)
-	return kube.WaitFor(ctx, what, readyPause, func(ctx context.Context) (bool, string, error) {
+	pause := readyPause + time.Duration(v.total)*100*time.Microsecond // many are not looked at as often
+	return kube.WaitFor(ctx, what, pause, func(ctx context.Context) (bool, string, error) {
 		states, err := v.unready(ctx)
 		if err != nil {
 			return false, "the site does not answer: " + err.Error(), nil

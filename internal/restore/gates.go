@@ -17,11 +17,11 @@ import (
 const gatePause = 50 * time.Millisecond
 
 // gate waits until the target has taken in a namespace or a CRD.
-func (t *attempt) gate(ctx context.Context) error {
-	if k := t.item.key.GroupKind; k != namespaceKind && k != crdKind {
+func (a *applier) gate(ctx context.Context, it *item) error {
+	if k := it.key.GroupKind; k != namespaceKind && k != crdKind {
 		return nil
 	}
-	return t.awaitReady(ctx, t.item)
+	return a.awaitReady(ctx, it)
 }
 
 // backendsReady looks, for a webhook's configuration or an aggregated API, whether what answers it is ready:

@@ -56,8 +56,22 @@ func (a *applier) object(ctx context.Context, it *item) (result, []string, error
 	}
 	seen := a.take(it)
 	if seen == asWanted {
-		return unchanged, nil, nil
+		return unchanged, nil, a.gate(ctx, it)
 	}
+	res, notes, err := a.put(ctx, it, seen)
+	if err != nil {
+		return 0, nil, err
+	}
+	return res, notes, a.gate(ctx, it)
+}
+
+// put brings one object into the target.
+func (a *applier) put(ctx context.Context, it *item, seen sight) (result, []string, error) {
+	leave, err := a.enter(ctx, it)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer leave()
 	t, want, err := a.attempt(ctx, it)
 	if err != nil {
 		return 0, nil, err
@@ -65,13 +79,10 @@ func (a *applier) object(ctx context.Context, it *item) (result, []string, error
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	res, err := t.once(ctx, want, seen)
-	if err != nil {
-		return 0, nil, err
-	}
-	if t.version.name != it.version {
+	if err == nil && t.version.name != it.version {
 		t.notes = append(t.notes, fmt.Sprintf("the target serves version %s, not %s", t.version.name, it.version))
 	}
-	return res, t.notes, t.gate(ctx)
+	return res, t.notes, err
 }
 
 func (a *applier) endpoint(k key, version string) dynamic.ResourceInterface {

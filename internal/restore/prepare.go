@@ -181,6 +181,9 @@ func (p *Prepared) relate() {
 	}
 }
 
+// size is that of an item's document, in bytes.
+func (p *Prepared) size(it *item) int { return int(p.set.entries[it.index].ref.size) }
+
 // item finds what is restored of the set under a key; nil where nothing is.
 func (p *Prepared) item(k key) *item {
 	if i := p.set.find(k); i >= 0 && !p.all[i].skipped {
@@ -231,7 +234,7 @@ func (s *Set) ownersOf(o *unstructured.Unstructured) []owner {
 	out := make([]owner, 0, len(refs))
 	for _, ref := range refs {
 		k := key{GroupKind: groupKind(ref.APIVersion, ref.Kind), Name: ref.Name, Namespace: o.GetNamespace()}
-		if i, captured := s.byUID[ref.UID]; captured {
+		if i, captured := s.owners[ref.UID]; captured {
 			k = s.entries[i].key
 		}
 		out = append(out, owner{key: k, ref: ref})

@@ -39,16 +39,17 @@ type Set struct {
 	Meta    Meta
 	docs    *documents
 	entries []entry // in order of key
-	byUID   map[types.UID]int
+	owners  map[types.UID]int // by the UID that others refer to them by
+	// outlines are what lookup gives of documents that are not kept.
+	outlines map[int][]byte
 	// definitions are the CRDs, by the kind that they define.
 	definitions map[gk]*definition
 }
 
 // entry is what is kept in the open of an object.
 type entry struct {
-	key  key
-	ref  reference
-	stub []byte // what lookup gives of a document that is not kept
+	key key
+	ref reference
 }
 
 // definition is what a CRD says of the kind that it defines.
@@ -82,7 +83,7 @@ func (k key) compare(other key) int {
 
 // Load reads a checkpoint. One without a description did not end, and is refused.
 func Load(ctx context.Context, source Source) (*Set, error) {
-	l := &loader{set: &Set{docs: newDocuments(source), definitions: map[gk]*definition{}}}
+	l := &loader{set: &Set{docs: newDocuments(source), definitions: map[gk]*definition{}}, referred: map[types.UID]bool{}}
 	described := false
 	err := source.Walk(ctx, func(path string, doc []byte) error {
 		if path == metaPath {
@@ -110,13 +111,15 @@ func Load(ctx context.Context, source Source) (*Set, error) {
 
 // loader is a Set that is being read.
 type loader struct {
-	set   *Set
-	found []*found
+	set      *Set
+	found    []*found
+	referred map[types.UID]bool // by owner references
 }
 
 type found struct {
 	entry
-	uid types.UID
+	uid     types.UID
+	outline []byte // of a document that is not kept
 }
 
 // header is the part of a document that says what it is.
@@ -127,6 +130,9 @@ type header struct {
 		Namespace string    `json:"namespace"`
 		Name      string    `json:"name"`
 		UID       types.UID `json:"uid"`
+		Owners    []struct {
+			UID types.UID `json:"uid"`
+		} `json:"ownerReferences"`
 	} `json:"metadata"`
 }
 
@@ -145,7 +151,7 @@ func (l *loader) add(path string, doc []byte) error {
 		return err
 	}
 	if f.ref.slab == notKept {
-		if err := f.outline(doc); err != nil {
+		if err := f.sketch(doc); err != nil {
 			return err
 		}
 	}
@@ -154,6 +160,9 @@ func (l *loader) add(path string, doc []byte) error {
 			return err
 		}
 	}
+	for _, owner := range h.Metadata.Owners {
+		l.referred[owner.UID] = true
+	}
 	l.found = append(l.found, f)
 	return nil
 }
@@ -161,8 +170,8 @@ func (l *loader) add(path string, doc []byte) error {
 // shared gives the one copy of a string that many objects have in common.
 func shared(s string) string { return unique.Make(s).Value() }
 
-// outline keeps what others may ask of an object whose document is not kept.
-func (f *found) outline(doc []byte) error {
+// sketch keeps what others may ask of an object whose document is not kept.
+func (f *found) sketch(doc []byte) error {
 	var parts map[string]json.RawMessage
 	if err := json.Unmarshal(doc, &parts); err != nil {
 		return err
@@ -175,7 +184,7 @@ func (f *found) outline(doc []byte) error {
 		}
 	}
 	var err error
-	f.stub, err = json.Marshal(parts)
+	f.outline, err = json.Marshal(parts)
 	return err
 }
 
@@ -201,14 +210,17 @@ func (l *loader) end() (*Set, error) {
 		return nil, err
 	}
 	slices.SortFunc(l.found, func(a, b *found) int { return a.key.compare(b.key) })
-	s.entries, s.byUID = make([]entry, len(l.found)), make(map[types.UID]int, len(l.found))
+	s.entries, s.owners, s.outlines = make([]entry, len(l.found)), map[types.UID]int{}, map[int][]byte{}
 	for i, f := range l.found {
 		if i > 0 && f.key == l.found[i-1].key {
 			return nil, fmt.Errorf("reading the checkpoint: %s (%s) is there twice", f.key, f.key.GroupKind)
 		}
 		s.entries[i] = f.entry
-		if f.uid != "" {
-			s.byUID[f.uid] = i
+		if l.referred[f.uid] {
+			s.owners[f.uid] = i
+		}
+		if f.outline != nil {
+			s.outlines[i] = f.outline
 		}
 	}
 	return s, nil
@@ -258,7 +270,7 @@ func (s *Set) lookup(k key) *unstructured.Unstructured {
 	if i < 0 {
 		return nil
 	}
-	doc, err := s.entries[i].stub, error(nil)
+	doc, err := s.outlines[i], error(nil)
 	if doc == nil {
 		doc, err = s.docs.unpack(s.entries[i].ref)
 	}

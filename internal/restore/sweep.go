@@ -22,8 +22,8 @@ const (
 	few = 8
 	// lists are under way at once, each with a page that is read and one that is looked at.
 	lists = 3
-	// pageSize bounds a page, in bytes, as soon as it is known how large the objects are; before that they
-	// may be as large as they can.
+	// pageSize bounds a page, in bytes, as soon as it is known how large the objects are; a list begins with
+	// a short one, for what others have there may be as large as objects can be.
 	pageSize  = 512 << 10
 	firstPage = 16  // objects
 	fullPage  = 500 // objects
@@ -35,6 +35,7 @@ type crowd struct {
 	version   string // in which the target serves them; empty: not at all
 	namespace string
 	items     []*item // in order of name
+	size      int     // of their documents together
 }
 
 // crowds divides items.
@@ -50,7 +51,7 @@ func (a *applier) crowds(items []*item) []*crowd {
 			at[where] = c
 			out = append(out, c)
 		}
-		c.items = append(c.items, it)
+		c.items, c.size = append(c.items, it), c.size+a.prepared.size(it)
 	}
 	for _, c := range out {
 		slices.SortFunc(c.items, func(a, b *item) int { return strings.Compare(a.key.Name, b.key.Name) })
@@ -59,8 +60,8 @@ func (a *applier) crowds(items []*item) []*crowd {
 }
 
 // sweep shows the items as the target has them, from lists a page at a time: look is called for each item
-// of the crowds, for many at once, with nil for one that is not there, and dark for those that the target does not list. What
-// look is given is its own.
+// of the crowds, for many at once, with nil for one that is not there, and dark for those that the target
+// does not list. What look is given is its own.
 func (a *applier) sweep(ctx context.Context, of []*crowd, look func(ctx context.Context, it *item, live *unstructured.Unstructured) error, dark func(*item, error)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(lists)
@@ -115,7 +116,8 @@ type page struct {
 // list goes through a crowd's list. One that goes stale between two pages is begun again.
 func (a *applier) list(ctx context.Context, c *crowd, look func(context.Context, *item, *unstructured.Unstructured) error) (seen []bool, err error) {
 	seen = make([]bool, len(c.items))
-	looking, next, limit := &errgroup.Group{}, "", firstPage
+	looking, next := &errgroup.Group{}, ""
+	limit := max(1, min(firstPage, pageSize*len(c.items)/c.size))
 	defer looking.Wait() //nolint:errcheck // its error is returned below, where there is no other
 	for restarts := 0; ; {
 		p, size, err := a.page(ctx, c, limit, next)

@@ -85,7 +85,8 @@ func (v *verifier) show(ctx context.Context, look func(context.Context, *item, *
 	var many []*crowd
 	var single []*item
 	for _, c := range v.crowds(v.items) {
-		if len(c.items) >= few && c.version != "" {
+		from, to := v.prepared.set.ofKind(c.kind, c.namespace)
+		if len(c.items) >= max(few, (to-from)/20) && c.version != "" { // few of many that were looked at before
 			many = append(many, c)
 		} else {
 			single = append(single, c.items...)
@@ -95,6 +96,11 @@ func (v *verifier) show(ctx context.Context, look func(context.Context, *item, *
 		return err
 	}
 	return v.each(ctx, single, func(ctx context.Context, it *item) error {
+		leave, err := v.enter(ctx, it)
+		if err != nil {
+			return err
+		}
+		defer leave()
 		live, err := v.read(ctx, it)
 		if refused(err) {
 			dark(it, err)

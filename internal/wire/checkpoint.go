@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"sync"
 
@@ -162,19 +161,4 @@ func TakeCheckpoint(ctx context.Context, r *repo.Repo, c *kube.Client, scope cap
 		return Checkpoint{}, fmt.Errorf("write the checkpoint: %w", err)
 	}
 	return Checkpoint{Snapshot: id.String(), Found: found, Stored: d.saver.Stats().StoredBytes}, nil
-}
-
-// source reads a checkpoint out of the vault's repository.
-type source struct {
-	repo     *repo.Repo
-	snapshot string
-}
-
-// Walk implements restore.Source.
-func (s source) Walk(ctx context.Context, fn func(path string, doc []byte) error) error {
-	snap, err := s.repo.LoadSnapshot(ctx, s.snapshot)
-	if err != nil {
-		return fmt.Errorf("find snapshot %s: %w", s.snapshot, err)
-	}
-	return s.repo.WalkDocuments(ctx, snap.Tree, fn)
 }
