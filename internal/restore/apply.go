@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/semaphore"
 	"k8s.io/apimachinery/pkg/types"
 
 	"lifeboat.dev/lifeboat/internal/dr"
@@ -73,16 +72,11 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 
 // applier is the state of one Apply; its mutex guards what many objects write at once.
 type applier struct {
-	client   *kube.Client
-	direct   *direct
-	target   *target
-	prepared *Prepared
-	opts     Options
+	*site
 	progress func(Progress)
 	total    int
 	patience patience
-	sights   []sight             // by index in the set
-	room     *semaphore.Weighted // for large documents, in bytes
+	sights   []sight // by index in the set
 
 	mu     sync.Mutex
 	done   int
@@ -92,8 +86,8 @@ type applier struct {
 }
 
 func newApplier(c *kube.Client, t *target, p *Prepared, progress func(Progress)) (*applier, error) {
-	direct, err := newDirect(c, p.opts.Workers)
-	return &applier{client: c, direct: direct, target: t, prepared: p, opts: p.opts, progress: progress, uids: map[key]types.UID{}, room: semaphore.NewWeighted(roomForLarge)}, err
+	s, err := newSite(c, t, p)
+	return &applier{site: s, progress: progress, uids: map[key]types.UID{}}, err
 }
 
 // result is what became of one object.
@@ -105,22 +99,6 @@ const (
 	updated
 	kept // somebody else's, and left alone
 )
-
-// roomForLarge bounds the large documents that are on their way at once, in bytes; in memory each is there
-// several times over.
-const roomForLarge = 8 << 20
-
-// enter waits for room for an item's document, and returns how it is given back.
-func (a *applier) enter(ctx context.Context, it *item) (leave func(), err error) {
-	size := int64(min(a.prepared.size(it), roomForLarge))
-	if size < largeDocument {
-		return func() {}, nil
-	}
-	if err := a.room.Acquire(ctx, size); err != nil {
-		return nil, context.Cause(ctx)
-	}
-	return func() { a.room.Release(size) }, nil
-}
 
 // do tries to restore one item; its failures are problems, not errors, unless ctx is done. One that may
 // pass is tried again.

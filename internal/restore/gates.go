@@ -49,7 +49,7 @@ func (a *applier) backendsReady(ctx context.Context, it *item) error {
 }
 
 // state is how an object is at the target; empty: ready.
-func (a *applier) state(ctx context.Context, it *item) (string, error) {
+func (a *site) state(ctx context.Context, it *item) (string, error) {
 	version, ok := a.target.version(it.key.GroupKind, it.version)
 	if !ok {
 		return "", fmt.Errorf("site %s does not serve %s", a.client.Site, it.key.GroupKind)
@@ -69,18 +69,18 @@ func (a *applier) state(ctx context.Context, it *item) (string, error) {
 }
 
 // awaitReady waits until one object, which the target has to take in before others, is ready.
-func (t *attempt) awaitReady(ctx context.Context, it *item) error {
-	ctx, cancel := context.WithTimeout(ctx, t.opts.GateTimeout)
+func (a *applier) awaitReady(ctx context.Context, it *item) error {
+	ctx, cancel := context.WithTimeout(ctx, a.opts.GateTimeout)
 	defer cancel()
 	said := false
-	return kube.WaitFor(ctx, fmt.Sprintf("%s at site %s to be ready", it.key, t.client.Site), gatePause, func(ctx context.Context) (bool, string, error) {
-		state, err := t.state(ctx, it)
+	return kube.WaitFor(ctx, fmt.Sprintf("%s at site %s to be ready", it.key, a.client.Site), gatePause, func(ctx context.Context) (bool, string, error) {
+		state, err := a.state(ctx, it)
 		if err != nil {
 			return false, err.Error(), nil
 		}
 		if state != "" && !said {
 			said = true
-			t.waits(it, it.key.String()+": "+state)
+			a.waits(it, it.key.String()+": "+state)
 		}
 		if strings.HasPrefix(state, kube.NamesTaken) {
 			return false, state, errors.New(state) // until a person removes the other

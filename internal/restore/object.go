@@ -85,7 +85,7 @@ func (a *applier) put(ctx context.Context, it *item, seen sight) (result, []stri
 	return res, t.notes, err
 }
 
-func (a *applier) endpoint(k key, version string) dynamic.ResourceInterface {
+func (a *site) endpoint(k key, version string) dynamic.ResourceInterface {
 	r := a.client.Dynamic.Resource(a.target.gvr(k.GroupKind, version))
 	if k.Namespace == "" {
 		return r

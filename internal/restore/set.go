@@ -38,7 +38,7 @@ type Meta struct {
 type Set struct {
 	Meta    Meta
 	docs    *documents
-	entries []entry // in order of key
+	entries []entry           // in order of key
 	owners  map[types.UID]int // by the UID that others refer to them by
 	// outlines are what lookup gives of documents that are not kept.
 	outlines map[int][]byte

@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"lifeboat.dev/lifeboat/internal/kube"
@@ -33,7 +34,7 @@ func (a *applier) survey(ctx context.Context, items []*item) error {
 			many = append(many, c)
 		}
 	}
-	return a.sweep(ctx, many, func(ctx context.Context, it *item, live *unstructured.Unstructured) error {
+	err := a.sweep(ctx, many, func(ctx context.Context, it *item, live *unstructured.Unstructured) error {
 		if live == nil {
 			a.sights[it.index] = absent
 			return nil
@@ -47,6 +48,10 @@ func (a *applier) survey(ctx context.Context, items []*item) error {
 		}
 		return err
 	}, func(*item, error) {}) // what is not listed, as while a conversion webhook is down, is waited for object by object
+	if apierrors.IsForbidden(err) {
+		return nil // who may not list may still read
+	}
+	return err
 }
 
 // take returns what was seen of an object, once: after that it may have changed.

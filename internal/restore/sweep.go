@@ -10,11 +10,14 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+
+	"lifeboat.dev/lifeboat/internal/kube"
 )
 
 const (
@@ -29,6 +32,25 @@ const (
 	fullPage  = 500 // objects
 )
 
+// site is the target as it can be looked at.
+type site struct {
+	client   *kube.Client
+	direct   *direct
+	target   *target
+	prepared *Prepared
+	opts     Options
+	room     *semaphore.Weighted // for large documents, in bytes
+}
+
+// roomForLarge bounds the large documents that are on their way at once, in bytes; in memory each is there
+// several times over.
+const roomForLarge = 8 << 20
+
+func newSite(c *kube.Client, t *target, p *Prepared) (*site, error) {
+	direct, err := newDirect(c, p.opts.Workers)
+	return &site{client: c, direct: direct, target: t, prepared: p, opts: p.opts, room: semaphore.NewWeighted(roomForLarge)}, err
+}
+
 // crowd are the items of one kind in one namespace.
 type crowd struct {
 	kind      gk
@@ -39,7 +61,7 @@ type crowd struct {
 }
 
 // crowds divides items.
-func (a *applier) crowds(items []*item) []*crowd {
+func (a *site) crowds(items []*item) []*crowd {
 	at := map[place]*crowd{}
 	var out []*crowd
 	for _, it := range items {
@@ -62,7 +84,7 @@ func (a *applier) crowds(items []*item) []*crowd {
 // sweep shows the items as the target has them, from lists a page at a time: look is called for each item
 // of the crowds, for many at once, with nil for one that is not there, and dark for those that the target
 // does not list. What look is given is its own.
-func (a *applier) sweep(ctx context.Context, of []*crowd, look func(ctx context.Context, it *item, live *unstructured.Unstructured) error, dark func(*item, error)) error {
+func (a *site) sweep(ctx context.Context, of []*crowd, look func(ctx context.Context, it *item, live *unstructured.Unstructured) error, dark func(*item, error)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(lists)
 	for _, c := range of {
@@ -95,7 +117,7 @@ func refused(err error) bool {
 }
 
 // each calls do for every item, for many at once.
-func (a *applier) each(ctx context.Context, items []*item, do func(context.Context, *item) error) error {
+func (a *site) each(ctx context.Context, items []*item, do func(context.Context, *item) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(a.opts.Workers)
 	for _, it := range items {
@@ -114,7 +136,7 @@ type page struct {
 }
 
 // list goes through a crowd's list. One that goes stale between two pages is begun again.
-func (a *applier) list(ctx context.Context, c *crowd, look func(context.Context, *item, *unstructured.Unstructured) error) (seen []bool, err error) {
+func (a *site) list(ctx context.Context, c *crowd, look func(context.Context, *item, *unstructured.Unstructured) error) (seen []bool, err error) {
 	seen = make([]bool, len(c.items))
 	looking, next := &errgroup.Group{}, ""
 	limit := max(1, min(firstPage, pageSize*len(c.items)/c.size))
@@ -152,7 +174,7 @@ func (a *applier) list(ctx context.Context, c *crowd, look func(context.Context,
 	return seen, nil
 }
 
-func (a *applier) page(ctx context.Context, c *crowd, limit int, next string) (page, int, error) {
+func (a *site) page(ctx context.Context, c *crowd, limit int, next string) (page, int, error) {
 	var p page
 	params := []string{"limit", strconv.Itoa(limit)}
 	if next != "" {
@@ -185,7 +207,7 @@ func (c *crowd) show(ctx context.Context, p page, seen []bool, look func(context
 }
 
 // read gets one item at the target; nil where it, or its kind, is not there.
-func (a *applier) read(ctx context.Context, it *item) (*unstructured.Unstructured, error) {
+func (a *site) read(ctx context.Context, it *item) (*unstructured.Unstructured, error) {
 	version, ok := a.target.version(it.key.GroupKind, it.version)
 	if !ok {
 		return nil, nil
@@ -198,4 +220,16 @@ func (a *applier) read(ctx context.Context, it *item) (*unstructured.Unstructure
 		return nil, fmt.Errorf("reading %s: %w", it.key, err)
 	}
 	return live, nil
+}
+
+// enter waits for room for an item's document, and returns how it is given back.
+func (a *site) enter(ctx context.Context, it *item) (leave func(), err error) {
+	size := int64(min(a.prepared.size(it), roomForLarge))
+	if size < largeDocument {
+		return func() {}, nil
+	}
+	if err := a.room.Acquire(ctx, size); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return func() { a.room.Release(size) }, nil
 }

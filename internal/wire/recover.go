@@ -81,7 +81,7 @@ func (o recovery) stateOf(ctx context.Context, point, site string) (*restore.Set
 	if err != nil {
 		return nil, restore.Options{}, err
 	}
-	set, err := restore.Load(ctx, &source{repo: o.vault.Repo(), snapshot: p.Checkpoint})
+	set, err := restore.Load(ctx, Stored(o.vault.Repo(), p.Checkpoint))
 	if err != nil {
 		return nil, restore.Options{}, fmt.Errorf("read checkpoint %s: %w", p.Checkpoint, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"lifeboat.dev/lifeboat/internal/restore"
 	"lifeboat.dev/lifeboat/internal/vault/repo"
 )
 
@@ -18,6 +19,11 @@ type source struct {
 
 	mu   sync.Mutex
 	dirs map[string]map[string]*repo.Node // that documents were read from singly, by their paths
+}
+
+// Stored is a checkpoint in a repository, as a restore reads it.
+func Stored(r *repo.Repo, snapshot string) restore.Source {
+	return &source{repo: r, snapshot: snapshot}
 }
 
 // Walk implements restore.Source.

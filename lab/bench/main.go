@@ -34,7 +34,7 @@ func main() {
 	idle := flag.Duration("idle", 30*time.Second, "how long idling is measured")
 	runs := flag.Int("runs", 3, "how often the demo is shown; the middle result counts")
 	only := flag.String("suite", "", "run only these suites, separated by commas (default: all)")
-	objects := flag.Int("objects", 10_000, "objects of the cluster of suite state; suite state-large has ten times as many")
+	objects := flag.Int("objects", 10_000, "objects of the cluster of suites state and restore; state-large and restore-large have ten times as many")
 	rounds := flag.Int("rounds", 5, "how often floors and figures of cluster state are measured in turns")
 	worker := flag.String("work", "", "do a task for another bench and print its result")
 	flag.Parse()
@@ -53,6 +53,8 @@ func main() {
 		{"demo", func(ctx context.Context, _ string) error { return b.demo(ctx, *runs) }},
 		{"state", func(ctx context.Context, dir string) error { return b.state(ctx, dir, *objects, *rounds) }},
 		{"state-large", func(ctx context.Context, dir string) error { return b.stateLarge(ctx, dir, 10**objects, 3) }},
+		{"restore", func(ctx context.Context, dir string) error { return b.restore(ctx, dir, *objects, *rounds) }},
+		{"restore-large", func(ctx context.Context, dir string) error { return b.restoreLarge(ctx, dir, 10**objects) }},
 	}
 	if err := runSuites(ctx, suites, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

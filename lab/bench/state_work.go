@@ -29,6 +29,8 @@ type task struct {
 	Kubeconfig string
 	Namespaces []string
 	Vault      string
+	Snapshot   string // to be restored
+	Objects    int
 }
 
 // listed is the floor of a checkpoint.
@@ -62,6 +64,10 @@ func doWork(ctx context.Context, kind, raw string, out io.Writer) error {
 		result, err = listAll(ctx, c, t)
 	case "checkpoint":
 		result, err = checkpoint(ctx, c, t)
+	case "create":
+		result, err = createAll(ctx, c, t)
+	case "restore":
+		result, err = restoreAll(ctx, c, t)
 	default:
 		err = fmt.Errorf("there is no work %q", kind)
 	}
