@@ -33,6 +33,9 @@ func main() {
 	settle := flag.Duration("settle", 20*time.Second, "time between ready and the measurement of idling")
 	idle := flag.Duration("idle", 30*time.Second, "how long idling is measured")
 	runs := flag.Int("runs", 3, "how often the demo is shown; the middle result counts")
+	var volume volumeInput
+	flag.IntVar(&volume.rounds, "volume-rounds", 3, "how often volumes are copied; the middle result counts")
+	flag.Int64Var(&volume.large, "volume-large", 4<<30, "bytes of the large file of the volume suite")
 	only := flag.String("suite", "", "run only these suites, separated by commas (default: all)")
 	objects := flag.Int("objects", 10_000, "objects of the cluster of suites state and restore; state-large and restore-large have ten times as many")
 	rounds := flag.Int("rounds", 5, "how often floors and figures of cluster state are measured in turns")
@@ -41,7 +44,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if *worker != "" {
-		if err := doWork(ctx, *worker, flag.Arg(0), os.Stdout); err != nil {
+		var err error
+		if *worker == volumeWork {
+			err = doVolumeWork(ctx, flag.Args(), os.Stdout)
+		} else {
+			err = doWork(ctx, *worker, flag.Arg(0), os.Stdout)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
@@ -50,6 +59,7 @@ func main() {
 	b := &bench{bin: *bin}
 	suites := []suite{
 		{"lab", func(ctx context.Context, dir string) error { return b.lab(ctx, dir, *settle, *idle) }},
+		{"volume", func(ctx context.Context, dir string) error { return b.volume(ctx, dir, volume) }},
 		{"demo", func(ctx context.Context, _ string) error { return b.demo(ctx, *runs) }},
 		{"state", func(ctx context.Context, dir string) error { return b.state(ctx, dir, *objects, *rounds) }},
 		{"state-large", func(ctx context.Context, dir string) error { return b.stateLarge(ctx, dir, 10**objects, 3) }},
