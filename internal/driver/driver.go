@@ -38,6 +38,7 @@ type ProtectRequest struct {
 	Application string
 	Point       string // id of the recovery point that the copy will belong to
 	Datastore   dr.Datastore
+	Parent      string    // the datastore's newest copy from the same site, to be compared with; empty: none
 	Beacon      dr.Beacon // Sequence and Time are filled in by the driver at the moment of writing
 	Progress    func(Progress)
 }
@@ -100,6 +101,7 @@ type MoverOrder struct {
 	Labels   map[string]string // become the snapshot's tags: application, datastore, point
 	Host     string            // the snapshot's host: the site's name
 	Beacon   dr.Beacon         // protect: written to Path/.lifeboat/beacon.json first
+	Parent   string            // protect: an earlier snapshot of this volume, whose unchanged files are not read again
 	Snapshot string            // restore: what to bring back
 	Point    string            // restore: recorded in Path/.lifeboat/restored.json at the end
 }
@@ -123,6 +125,7 @@ type MoverReport struct {
 	Bytes       int64
 	StoredBytes int64
 	Files       int
+	Unchanged   int // of them, not read because they are as the parent has them
 	Beacon      dr.Beacon
 	Done        bool // restored: it had ended
 	// Warnings say, for people, what is not exactly as it was: owners that could not be given, entries

@@ -46,13 +46,33 @@ func (o protection) protectData(ctx context.Context, sc run.StepContext, p dr.Pr
 	if err != nil {
 		return run.Result{}, err
 	}
-	point, err := d.Protect(ctx, driver.ProtectRequest{Application: o.app.Name, Point: sc.Run, Datastore: ds,
+	parent, err := o.lastCopy(ctx, p.Site, ds.Name)
+	if err != nil {
+		o.say("%s is read from its first file to its last: %v", ds.Name, err)
+	}
+	point, err := d.Protect(ctx, driver.ProtectRequest{Application: o.app.Name, Point: sc.Run, Datastore: ds, Parent: parent,
 		Beacon:   dr.Beacon{Application: o.app.Name, Datastore: ds.Name, Site: p.Site, Epoch: sc.Epoch},
 		Progress: progress(sc)})
 	if err != nil {
 		return run.Result{}, err
 	}
 	return done(point)
+}
+
+// lastCopy is the newest copy of a datastore that was made at a site: what did not change since is not
+// read again. Copies from other sites are of other volumes, which tell nothing.
+func (o protection) lastCopy(ctx context.Context, site, datastore string) (string, error) {
+	points, err := o.vault.Points(ctx, o.app.Name)
+	if err != nil {
+		return "", fmt.Errorf("look for the last copy of %s: %w", datastore, err)
+	}
+	for _, p := range slices.Backward(points) { // oldest first
+		at := slices.IndexFunc(p.Data, func(d dr.DataPoint) bool { return d.Datastore == datastore })
+		if at >= 0 && p.Site == site {
+			return p.Data[at].Snapshot, nil
+		}
+	}
+	return "", nil
 }
 
 // sealed looks for a point that an earlier process of this run sealed: a point has its run's id.

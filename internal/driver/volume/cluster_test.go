@@ -201,7 +201,7 @@ type failing struct {
 }
 
 func (s *failing) Get(ctx context.Context, name string, r blob.Range) (blob.Object, error) {
-	if strings.HasPrefix(name, "data/") && s.reads.Add(1) > 4 {
+	if strings.HasPrefix(name, "data/") && s.reads.Add(1) > 1 {
 		return blob.Object{}, io.ErrUnexpectedEOF
 	}
 	return s.Store.Get(ctx, name, r)

@@ -111,7 +111,7 @@ func (d *Driver) Protect(ctx context.Context, req driver.ProtectRequest) (dr.Dat
 			"claim %s/%s holds a restore of %s that has not ended", pvc.Namespace, pvc.Name, point)
 	}
 	report, err := d.move(ctx, pvc, req.Datastore.Name, req.Application, driver.MoverOrder{
-		Verb: driver.MoverProtect, Host: d.client.Site, Beacon: req.Beacon,
+		Verb: driver.MoverProtect, Host: d.client.Site, Parent: req.Parent, Beacon: req.Beacon,
 		Labels: map[string]string{"application": req.Application, "datastore": req.Datastore.Name, "point": req.Point},
 	}, nil, req.Progress)
 	if err != nil {

@@ -122,7 +122,7 @@ func (d *dirDriver) Inspect(_ context.Context, ds dr.Datastore) (driver.DataStat
 }
 
 func (d *dirDriver) Protect(ctx context.Context, req driver.ProtectRequest) (dr.DataPoint, error) {
-	r, err := d.run(ctx, req.Datastore, driver.MoverOrder{Verb: driver.MoverProtect, Beacon: req.Beacon, Host: "east",
+	r, err := d.run(ctx, req.Datastore, driver.MoverOrder{Verb: driver.MoverProtect, Parent: req.Parent, Beacon: req.Beacon, Host: "east",
 		Labels: map[string]string{"application": req.Application, "datastore": req.Datastore.Name, "point": req.Point}}, req.Progress)
 	return dr.DataPoint{Datastore: req.Datastore.Name, Snapshot: r.Snapshot, Consistency: dr.LiveCopy, Beacon: r.Beacon,
 		Bytes: r.Bytes, StoredBytes: r.StoredBytes, Files: r.Files}, err
@@ -144,7 +144,7 @@ func (d *dirDriver) Restore(ctx context.Context, req driver.RestoreRequest) (dr.
 func (h *dirs) Driver(*testing.T) driver.Datastore { return &dirDriver{h, runner(h.store)} }
 
 func (h *dirs) Broken(*testing.T) driver.Datastore {
-	return &dirDriver{h, runner(&failing{Store: h.store, after: 4})}
+	return &dirDriver{h, runner(&failing{Store: h.store, after: 1})}
 }
 
 func (h *dirs) New(t *testing.T) dr.Datastore {

@@ -24,7 +24,12 @@ func save(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, c
 		return report, err
 	}
 	defer func() { err = errors.Join(err, saver.Close(ctx)) }()
+	parent, err := earlier(ctx, r, o.Parent)
+	if err != nil {
+		return report, err
+	}
 	result, err := saver.SaveDir(ctx, path, repo.SaveDirOptions{
+		Parent:   parent,
 		Exclude:  passing,
 		Progress: func(p repo.Progress) { count(driver.Progress{Bytes: p.Bytes, Files: p.Files}) },
 	})
@@ -36,7 +41,10 @@ func save(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, c
 		return report, dr.Errorf(dr.ClassIncomplete, errors.New(some(unread)), "Make these readable for the mover, then back up again.",
 			"%d entries of the volume cannot be read", len(unread))
 	}
-	snapshot := repo.Snapshot{Tree: result.Tree, Hostname: o.Host, Paths: []string{"/"}}
+	snapshot := repo.Snapshot{Time: result.Started, Tree: result.Tree, Hostname: o.Host, Paths: []string{"/"}}
+	if parent != nil {
+		snapshot.Parent = &parent.ID
+	}
 	for _, label := range slices.Sorted(maps.Keys(o.Labels)) {
 		snapshot.Tags = append(snapshot.Tags, label+"="+o.Labels[label])
 	}
@@ -45,7 +53,19 @@ func save(ctx context.Context, r *repo.Repo, path string, o driver.MoverOrder, c
 		return report, err
 	}
 	return driver.MoverReport{Snapshot: id.String(), Bytes: result.Bytes, StoredBytes: saver.Stats().StoredBytes,
-		Files: result.Files, Warnings: warnings}, nil
+		Files: result.Files, Unchanged: result.Unchanged, Warnings: warnings}, nil
+}
+
+// earlier is the snapshot to compare with. One that was forgotten since only makes the copy take longer.
+func earlier(ctx context.Context, r *repo.Repo, id string) (*repo.Snapshot, error) {
+	if id == "" {
+		return nil, nil
+	}
+	snapshot, err := r.LoadSnapshot(ctx, id)
+	if errors.Is(err, repo.ErrNotFound) || errors.Is(err, repo.ErrDamaged) {
+		return nil, nil
+	}
+	return &snapshot, err
 }
 
 // sift tells what could not be read from what was no longer there to be read: an application that makes
@@ -62,8 +82,8 @@ func sift(result repo.SaveDirResult) (unread, warnings []string) {
 	if len(vanished) > 0 {
 		warnings = append(warnings, fmt.Sprintf("vanished while they were being copied: %s", some(vanished)))
 	}
-	if len(result.Skipped) > 0 {
-		warnings = append(warnings, fmt.Sprintf("hold no data and were left out: %s", some(result.Skipped)))
+	if len(result.Changed) > 0 {
+		warnings = append(warnings, fmt.Sprintf("changed while they were being copied: %s", some(result.Changed)))
 	}
 	return unread, warnings
 }

@@ -112,14 +112,27 @@ func (k *key) oneTime(nonce []byte) *[32]byte {
 // seal appends nonce, ciphertext and MAC of plain to dst.
 func (k *key) seal(dst, plain []byte) []byte {
 	start := len(dst)
-	var nonce [nonceSize]byte
-	_, _ = rand.Read(nonce[:]) // never fails
-	dst = append(dst, nonce[:]...)
-	dst = append(dst, plain...)
-	text := dst[start+nonceSize:]
-	cipher.NewCTR(k.encrypt, nonce[:]).XORKeyStream(text, text)
+	dst = append(append(dst, make([]byte, nonceSize)...), plain...)
+	k.encryptInPlace(dst[start:])
+	return k.appendMAC(dst, dst[start:])
+}
+
+// sealInPlace seals what follows room for a nonce.
+func (k *key) sealInPlace(b []byte) []byte {
+	k.encryptInPlace(b)
+	return k.appendMAC(b, b)
+}
+
+// encryptInPlace fills in the nonce that b begins with and encrypts the rest.
+func (k *key) encryptInPlace(b []byte) {
+	_, _ = rand.Read(b[:nonceSize]) // never fails
+	cipher.NewCTR(k.encrypt, b[:nonceSize]).XORKeyStream(b[nonceSize:], b[nonceSize:])
+}
+
+// appendMAC authenticates nonce and ciphertext.
+func (k *key) appendMAC(dst, sealed []byte) []byte {
 	var mac [macSize]byte
-	poly1305.Sum(&mac, text, k.oneTime(nonce[:]))
+	poly1305.Sum(&mac, sealed[nonceSize:], k.oneTime(sealed[:nonceSize]))
 	return append(dst, mac[:]...)
 }
 

@@ -144,8 +144,8 @@ func TestDirectoryRoundTrip(t *testing.T) {
 	r, store := newTestRepo(t)
 	var last Progress
 	result, _ := saveDir(t, r, source, SaveDirOptions{Progress: func(p Progress) { last = p }})
-	if len(result.Missing)+len(result.Skipped) > 0 {
-		t.Errorf("missing %v, skipped %v", result.Missing, result.Skipped)
+	if len(result.Missing)+len(result.Changed) > 0 {
+		t.Errorf("missing %v, changed %v", result.Missing, result.Changed)
 	}
 	if last.Files != result.Files || last.Bytes != result.Bytes || result.Files != 309 {
 		t.Errorf("progress ended at %+v, result %+v", last, result)
@@ -167,8 +167,8 @@ func TestDirectoryRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	diff(t, describe(t, target), want)
-	if again, _ := saveDir(t, other, target, SaveDirOptions{}); again.Tree != result.Tree {
-		t.Error("the copy of the copy is another tree")
+	if again, _ := saveDir(t, other, source, SaveDirOptions{}); again.Tree != result.Tree {
+		t.Error("an unchanged directory is another tree")
 	}
 	sound(t, other)
 }
@@ -199,27 +199,6 @@ func TestExclude(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(target, there)); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestSpecialFilesAreSkippedAndSaid(t *testing.T) {
-	t.Parallel()
-	source := t.TempDir()
-	if err := unix.Mkfifo(filepath.Join(source, "pipe"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(source, "socket")}); err != nil {
-		t.Fatal(err)
-	}
-	r, _ := newTestRepo(t)
-	result, _ := saveDir(t, r, source, SaveDirOptions{})
-	if !slices.Equal(result.Skipped, []string{"pipe", "socket"}) || len(result.Missing) > 0 {
-		t.Errorf("%+v", result)
 	}
 }
 
@@ -285,6 +264,7 @@ func TestAFileThatGrowsWhileItIsRead(t *testing.T) {
 	t.Parallel()
 	r, _ := newTestRepo(t)
 	w := &dirSaver{saver: newSaver(t, r)}
+	w.buffers.New = func() any { return new([]byte) }
 	data := noise(3, 3<<20)
 	for _, said := range []int64{0, 10, 1 << 20, 3 << 20, 9 << 20} {
 		ids, n, err := w.content(t.Context(), &growing{data}, said)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Document is a small file.
@@ -183,7 +184,7 @@ func TestFlatDirectoriesAreRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		flat.Nodes = append(flat.Nodes, &Node{Name: name, Type: FileNode, Mode: 0o600, Size: uint64(len(name)), Content: []ID{id}, ModTime: epoch(), AccessTime: epoch(), ChangeTime: epoch()})
+		flat.Nodes = append(flat.Nodes, &Node{Name: name, Type: FileNode, Mode: 0o600, Size: uint64(len(name)), Content: []ID{id}, ModTime: time.Unix(0, 0).UTC(), AccessTime: time.Unix(0, 0).UTC(), ChangeTime: time.Unix(0, 0).UTC()})
 	}
 	sub, err := s.SaveTree(t.Context(), flat)
 	if err != nil {

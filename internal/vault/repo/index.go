@@ -249,12 +249,16 @@ func (c *catalog) compareIndexes(ids []ID) (missing []ID, gone bool) {
 func (c *catalog) addPack(pack ID, blobs []packedBlob) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.index.add(pack, blobs)
+	if c.index != nil { // else it is read from the store when it is needed
+		c.index.add(pack, blobs)
+	}
 }
 
 // addIndex notes that an index object holds what addPack has made known.
 func (c *catalog) addIndex(id ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.index.files[id] = struct{}{}
+	if c.index != nil {
+		c.index.files[id] = struct{}{}
+	}
 }

@@ -41,11 +41,34 @@ func (r *Repo) LoadBlob(ctx context.Context, t BlobType, id ID) ([]byte, error) 
 	return r.unpack(t, id, pack, at, object.Data)
 }
 
+// sealBlob makes of a blob what is stored of it, in the memory of form when that is enough, and says how
+// long the plaintext is when it is compressed.
+func sealBlob(r *Repo, form, data []byte) (sealed []byte, plain uint32) {
+	if need := nonceSize + len(data) + len(data)/64 + 64 + macSize; cap(form) < need {
+		form = make([]byte, 0, need)
+	}
+	form = r.zenc.EncodeAll(data, form[:nonceSize])
+	plain = uint32(len(data))
+	if len(form)-nonceSize >= len(data) {
+		form, plain = append(form[:nonceSize], data...), 0
+	}
+	return r.master.sealInPlace(form), plain
+}
+
 // unpack makes plaintext of a blob's stored bytes, which it overwrites.
 func (r *Repo) unpack(t BlobType, id, pack ID, at place, sealed []byte) ([]byte, error) {
+	return unpackInto(r, nil, t, id, pack, at, sealed)
+}
+
+// unpackInto is unpack; the plaintext may use the memory of room.
+func unpackInto(r *Repo, room []byte, t BlobType, id, pack ID, at place, sealed []byte) ([]byte, error) {
 	plain, err := r.master.open(sealed)
 	if err == nil && at.Plain != 0 {
-		plain, err = r.inflate(plain, int(at.Plain))
+		if cap(room) >= int(at.Plain) {
+			plain, err = r.zdec.DecodeAll(plain, room[:0])
+		} else {
+			plain, err = r.inflate(plain, int(at.Plain))
+		}
 	}
 	if err == nil && hash(plain) != id {
 		err = errors.New("content has another hash")

@@ -59,6 +59,14 @@ type packFile struct {
 
 // add appends a sealed blob.
 func (p *packFile) add(id ID, t BlobType, sealed []byte, plain uint32) {
+	if need := len(p.data) + len(sealed); need > cap(p.data) {
+		// A pack that fills at all fills up: beyond a little, its whole room is made at once.
+		size := max(2*cap(p.data), 64<<10)
+		if need > 1<<20 {
+			size = packRoom
+		}
+		p.data = append(make([]byte, 0, max(size, need)), p.data...)
+	}
 	p.blobs = append(p.blobs, packedBlob{ID: id, Type: t, place: place{Offset: uint32(len(p.data)), Length: uint32(len(sealed)), Plain: plain}})
 	p.data = append(p.data, sealed...)
 }

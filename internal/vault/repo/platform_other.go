@@ -3,14 +3,21 @@
 package repo
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
 
-// Extended attributes are carried on Linux alone, where the volumes are.
-func readXattrs(*os.File) ([]Xattr, error) { return nil, nil }
+// Extended attributes, devices and holes are carried on Linux alone, where the volumes are.
+func readXattrs(int) ([]Xattr, error) { return nil, nil }
 
-func writeXattrs(*os.File, []Xattr) error { return nil }
+func writeXattrs(int, []Xattr) error { return nil }
+
+func dropDefaultACL(int) error { return nil }
+
+func makeSpecial(int, string, NodeType, uint64) error { return errors.ErrUnsupported }
+
+func nextData(_ int, offset, size int64) (start, end int64) { return offset, size }
 
 // syncAll makes everything on the machine's file systems durable.
 func syncAll(*os.File) error {

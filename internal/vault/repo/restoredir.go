@@ -2,15 +2,12 @@ package repo
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,21 +25,19 @@ type RestoreDirResult struct {
 	Files int
 	Dirs  int // the target included
 	Bytes int64
-	// Warnings name what could not be restored of owners and attributes, and what was left out
-	// because it holds no data.
+	// Warnings name what could not be restored of owners, attributes and devices, and sockets, which
+	// hold no data and are left out.
 	Warnings []string
 }
 
 // RestoreDir brings a tree back into the directory target, which is made when it is missing. What
 // SaveDir stored comes back as it was; of a tree that another program wrote, the nodes are put into
-// the target. Each file is written under a temporary name and renamed into its place; other files in
-// the target stay. Nothing is ever written outside of the target, whatever the tree says. When it
-// returns without an error, everything is durable.
+// the target. Each file is written under a temporary name and renamed into its place; one that is there
+// already with the right content keeps it, so that a restore that was broken off goes on where it was;
+// other files in the target stay. Nothing is ever written outside of the target, whatever the tree
+// says. Files that the repository cannot give whole are left out and named by the error, after all
+// others were restored. When it returns without an error, everything is durable.
 func (r *Repo) RestoreDir(ctx context.Context, tree ID, target string, opts RestoreDirOptions) (RestoreDirResult, error) {
-	t, err := r.LoadTree(ctx, tree)
-	if err != nil {
-		return RestoreDirResult{}, fmt.Errorf("restore: %w", err)
-	}
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		return RestoreDirResult{}, fmt.Errorf("restore into %s: %w", target, err)
 	}
@@ -51,17 +46,9 @@ func (r *Repo) RestoreDir(ctx context.Context, tree ID, target string, opts Rest
 		return RestoreDirResult{}, fmt.Errorf("restore into %s: %w", target, err)
 	}
 	defer root.Close()
-	w := &dirRestorer{repo: r, root: root, opts: opts, spare: make(chan struct{}, 2*saverWorkers())}
-	if len(t.Nodes) == 1 && t.Nodes[0].Name == RootName && t.Nodes[0].Type == DirNode {
-		err = w.dir(ctx, ".", t.Nodes[0])
-	} else {
-		err = w.nodes(ctx, ".", t)
-		w.count(0, 1, 0)
-	}
-	if err == nil {
-		err = w.sync()
-	}
-	if err != nil {
+	w := newDirRestorer(r, root, opts)
+	defer w.closeAll()
+	if err := w.all(ctx, tree); err != nil {
 		return RestoreDirResult{}, fmt.Errorf("restore into %s: %w", target, err)
 	}
 	if w.foreign > 0 {
@@ -71,16 +58,30 @@ func (r *Repo) RestoreDir(ctx context.Context, tree ID, target string, opts Rest
 	return w.result, nil
 }
 
-// dirRestorer is one RestoreDir.
+// dirRestorer is one RestoreDir: a walk makes directories and gathers files in batches, the contents of
+// a batch are then read in the order in which they lie in packs.
 type dirRestorer struct {
 	repo  *Repo
 	root  *os.Root
 	opts  RestoreDirOptions
-	spare chan struct{} // goroutines that may be started beside the caller's
+	trees treeSource
+	names *tempNames
+	batch *batch
+	dirs  map[*targetDir]struct{} // that are open; guarded by mu
+	links []laterLink             // further names of files
+	first map[inode]*firstName    // of files with several names
 
 	mu      sync.Mutex
+	open    int // descriptors that are kept
 	result  RestoreDirResult
 	foreign int // entries whose owner could not be set
+	damaged []error
+}
+
+func newDirRestorer(r *Repo, root *os.Root, opts RestoreDirOptions) *dirRestorer {
+	w := &dirRestorer{repo: r, root: root, opts: opts, trees: treeSource{repo: r}, names: newTempNames(), dirs: map[*targetDir]struct{}{}, first: map[inode]*firstName{}}
+	w.batch = &batch{restorer: w}
+	return w
 }
 
 func (w *dirRestorer) warn(text string) {
@@ -100,6 +101,69 @@ func (w *dirRestorer) count(files, dirs int, size int64) {
 	}
 }
 
+// all restores the tree and makes it durable.
+func (w *dirRestorer) all(ctx context.Context, tree ID) error {
+	in, err := w.trees.open(ctx, tree)
+	if err != nil {
+		return err
+	}
+	first, err := in.next()
+	if err != nil {
+		return err
+	}
+	top := &targetDir{rel: ".", pending: 1, existed: true}
+	if ours := first != nil && first.Name == RootName && first.Type == DirNode; ours {
+		second, err := in.next()
+		if err != nil {
+			return err
+		}
+		if second == nil {
+			top.node = first
+		}
+	}
+	if top.node == nil {
+		if in, err = w.trees.open(ctx, tree); err != nil {
+			return err
+		}
+	} else if in, err = w.trees.open(ctx, top.node.Subtree); err != nil {
+		return err
+	}
+	err = w.nodes(ctx, top, in)
+	if err == nil {
+		err = w.batch.flush(ctx)
+	}
+	err = errors.Join(err, w.batch.abandon())
+	for _, l := range w.links {
+		if err == nil {
+			err = w.link(l)
+		}
+	}
+	if err == nil {
+		err = w.release(top)
+	}
+	if err == nil {
+		err = w.sync()
+	}
+	if err != nil {
+		return err
+	}
+	return w.damage()
+}
+
+// damage words what could not be restored because the repository does not have it whole.
+func (w *dirRestorer) damage() error {
+	const most = 20
+	switch n := len(w.damaged); {
+	case n == 0:
+		return nil
+	case n > most:
+		return fmt.Errorf("%d files cannot be restored: %w; and %d more", n, errors.Join(w.damaged[:most]...), n-most)
+	case n > 1:
+		return fmt.Errorf("%d files cannot be restored: %w", n, errors.Join(w.damaged...))
+	}
+	return w.damaged[0]
+}
+
 func (w *dirRestorer) sync() error {
 	dir, err := w.root.Open(".")
 	if err != nil {
@@ -108,179 +172,131 @@ func (w *dirRestorer) sync() error {
 	return errors.Join(syncAll(dir), dir.Close())
 }
 
-// dir makes a directory, fills it, and only then gives it its mode and time.
-func (w *dirRestorer) dir(ctx context.Context, rel string, n *Node) error {
-	if rel != "." {
-		if err := w.makeDir(rel); err != nil {
+// nodes restores what is in a directory, as far as files are not left to the batch.
+func (w *dirRestorer) nodes(ctx context.Context, dir *targetDir, in *treeReader) error {
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := in.next()
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir.rel, err)
+		}
+		if n == nil {
+			return nil
+		}
+		if w.opts.Exclude != nil && w.opts.Exclude(path.Join(dir.rel, n.Name), n.Type == DirNode) {
+			continue
+		}
+		if err := w.node(ctx, dir, n); err != nil {
 			return err
 		}
 	}
-	t, err := w.repo.LoadTree(ctx, n.Subtree)
-	if err != nil {
-		return fmt.Errorf("%s: %w", rel, err)
-	}
-	if err := w.nodes(ctx, rel, t); err != nil {
-		return err
-	}
-	w.count(0, 1, 0)
-	return w.finish(rel, n)
 }
 
-func (w *dirRestorer) makeDir(rel string) error {
-	err := w.root.Mkdir(rel, 0o700)
-	if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	info, err := w.root.Lstat(rel)
-	if err != nil {
-		return err
-	}
-	if info.IsDir() {
-		return nil
-	}
-	// A file or link stands where the copy has a directory.
-	return errors.Join(w.root.Remove(rel), w.root.Mkdir(rel, 0o700))
-}
-
-// nodes restores what is in a directory.
-func (w *dirRestorer) nodes(ctx context.Context, rel string, t *Tree) error {
-	errs := make([]error, len(t.Nodes))
-	var helpers sync.WaitGroup
-	for i, n := range t.Nodes {
-		one := func() { errs[i] = w.node(ctx, path.Join(rel, n.Name), n) }
-		select {
-		case w.spare <- struct{}{}:
-			helpers.Go(func() { defer func() { <-w.spare }(); one() })
-		default:
-			one()
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	helpers.Wait()
-	return errors.Join(append(errs, context.Cause(ctx))...)
-}
-
-func (w *dirRestorer) node(ctx context.Context, rel string, n *Node) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if w.opts.Exclude != nil && w.opts.Exclude(rel, n.Type == DirNode) {
-		return nil
-	}
+func (w *dirRestorer) node(ctx context.Context, dir *targetDir, n *Node) error {
+	rel := path.Join(dir.rel, n.Name)
 	switch n.Type {
 	case DirNode:
-		return w.dir(ctx, rel, n)
+		return w.dir(ctx, dir, n)
 	case FileNode:
-		return w.file(ctx, rel, n)
+		if n.Links > 1 {
+			if first, ok := w.firstName(dir, n); !ok {
+				w.hold(dir)
+				w.links = append(w.links, laterLink{dir: dir, name: n.Name, size: int64(n.Size), first: first})
+				return nil
+			}
+		}
+		return w.batch.add(ctx, dir, n)
 	case SymlinkNode:
-		return w.symlink(rel, n)
+		return w.within(dir, func(fd int) error { return w.symlink(fd, rel, n) })
+	case FifoNode, DeviceNode, CharDeviceNode:
+		return w.within(dir, func(fd int) error { return w.special(fd, rel, n) })
 	}
 	w.warn(fmt.Sprintf("%s: a %s is not restored", rel, n.Type))
 	return nil
 }
 
-// temporary is a name beside rel that nothing else has.
-func temporary(rel string) string { return path.Join(path.Dir(rel), ".lifeboat-"+rand.Text()[:16]) }
+// dir makes a directory and restores what is in it.
+func (w *dirRestorer) dir(ctx context.Context, above *targetDir, n *Node) error {
+	d := &targetDir{above: above, rel: path.Join(above.rel, n.Name), node: n, pending: 1}
+	if err := w.within(above, func(fd int) (err error) { d.existed, err = makeDir(fd, n.Name); return err }); err != nil {
+		return fmt.Errorf("%s: %w", d.rel, err)
+	}
+	w.hold(above)
+	in, err := w.trees.open(ctx, n.Subtree)
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
+		w.lose(d.rel+"/", err)
+		return w.release(d)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.rel, err)
+	}
+	if err := w.nodes(ctx, d, in); err != nil {
+		return err
+	}
+	return w.release(d)
+}
 
-func (w *dirRestorer) file(ctx context.Context, rel string, n *Node) (err error) {
-	temp := temporary(rel)
-	file, err := w.root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// lose notes what cannot be restored.
+func (w *dirRestorer) lose(rel string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.damaged = append(w.damaged, fmt.Errorf("%s: %w", rel, err))
+}
+
+// makeDir makes a directory in an open one, and says whether it was there.
+func makeDir(above int, name string) (existed bool, err error) {
+	err = unix.Mkdirat(above, name, 0o700)
+	if !errors.Is(err, unix.EEXIST) {
+		return false, err
+	}
+	st, err := statAt(above, name)
+	if err != nil {
+		return false, err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return true, prepareDir(above, name, uint32(st.Mode)) //nolint:unconvert // its size differs between systems
+	}
+	// A file or link stands where the copy has a directory.
+	return false, errors.Join(unix.Unlinkat(above, name, 0), unix.Mkdirat(above, name, 0o700))
+}
+
+// prepareDir lets us write into a directory that was there, and takes away what it would give to new
+// entries; it gets its own mode and attributes at the end.
+func prepareDir(above int, name string, mode uint32) error {
+	fd, err := openAt(above, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.root.Remove(temp))
-		}
-	}()
-	err = w.repo.ReadFile(ctx, n, &countingWriter{file: file, count: func(size int) { w.count(0, 0, int64(size)) }})
-	if err == nil {
-		w.xattrs(rel, file, n)
+	if mode&0o700 != 0o700 {
+		err = unix.Fchmod(fd, mode&0o7777|0o700)
 	}
-	if err := errors.Join(err, file.Close()); err != nil {
+	return errors.Join(err, dropDefaultACL(fd), unix.Close(fd))
+}
+
+// symlink makes a link in an open directory.
+func (w *dirRestorer) symlink(dir int, rel string, n *Node) error {
+	temp := w.names.next()
+	if err := unix.Symlinkat(n.LinkTarget, dir, temp); err != nil {
 		return fmt.Errorf("%s: %w", rel, err)
 	}
-	if err := w.finish(temp, n); err != nil {
-		return err
-	}
-	w.count(1, 0, 0)
-	return w.root.Rename(temp, rel)
+	w.chown(dir, temp, n)
+	return w.putInPlace(dir, rel, temp, setTimes(dir, temp, n))
 }
 
-type countingWriter struct {
-	file  *os.File
-	count func(int)
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.file.Write(p)
-	c.count(n)
-	return n, err
-}
-
-func (w *dirRestorer) xattrs(rel string, file *os.File, n *Node) {
-	if err := writeXattrs(file, n.Xattrs); err != nil {
-		w.warn(fmt.Sprintf("%s: %v", rel, err))
-	}
-}
-
-func (w *dirRestorer) symlink(rel string, n *Node) error {
-	temp := temporary(rel)
-	if err := w.root.Symlink(n.LinkTarget, temp); err != nil {
-		return err
-	}
-	w.chown(temp, n)
-	err := w.symlinkTime(temp, n.ModTime)
-	if err == nil {
-		err = w.root.Rename(temp, rel)
+// special makes a pipe or a device in an open directory.
+func (w *dirRestorer) special(dir int, rel string, n *Node) error {
+	temp := w.names.next()
+	err := makeSpecial(dir, temp, n.Type, n.Device)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, errors.ErrUnsupported) {
+		w.warn(fmt.Sprintf("%s: a %s is not restored: %v", rel, n.Type, err))
+		return nil
 	}
 	if err != nil {
-		return errors.Join(err, w.root.Remove(temp))
+		return fmt.Errorf("%s: %w", rel, err)
 	}
-	return nil
-}
-
-// symlinkTime sets a link's own time, which os.Root cannot.
-func (w *dirRestorer) symlinkTime(rel string, at time.Time) error {
-	dir, err := w.root.Open(path.Dir(rel))
-	if err != nil {
-		return err
-	}
-	ts := unix.NsecToTimespec(at.UnixNano())
-	err = unix.UtimesNanoAt(int(dir.Fd()), path.Base(rel), []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		err = &fs.PathError{Op: "utimensat", Path: rel, Err: err}
-	}
-	return errors.Join(err, dir.Close())
-}
-
-// finish sets owner, mode and times, in the order in which one does not undo the other.
-func (w *dirRestorer) finish(rel string, n *Node) error {
-	w.chown(rel, n)
-	if n.Type == DirNode && len(n.Xattrs) > 0 {
-		dir, err := w.root.Open(rel)
-		if err != nil {
-			return err
-		}
-		w.xattrs(rel, dir, n)
-		if err := dir.Close(); err != nil {
-			return err
-		}
-	}
-	const special = fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
-	if err := w.root.Chmod(rel, n.Mode&(fs.ModePerm|special)); err != nil {
-		return err
-	}
-	return w.root.Chtimes(rel, n.ModTime, n.ModTime)
-}
-
-// chown needs root where the owner is somebody else.
-func (w *dirRestorer) chown(rel string, n *Node) {
-	if err := w.root.Lchown(rel, int(n.UID), int(n.GID)); err != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.foreign++
-	}
+	w.chown(dir, temp, n)
+	err = unix.Fchmodat(dir, temp, permissions(n.Mode), 0)
+	return w.putInPlace(dir, rel, temp, errors.Join(err, setTimes(dir, temp, n)))
 }

@@ -1,24 +1,32 @@
 package repo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // RootName is the name under which SaveDir files the directory that it was given, so that the
 // directory's own mode, owner and attributes are kept too.
 const RootName = "contents"
+
+const (
+	// dirWorkers is how many files of a directory tree are open at the same time.
+	dirWorkers = 16
+	// dirWindow is how many entries of a directory are begun before the first of them is done.
+	dirWindow = 256
+	// settled is how much older than the earlier copy's beginning a file's last change must be for its
+	// times to tell whether it changed since: clocks of file systems go in steps, and some are another
+	// machine's.
+	settled = 2 * time.Second
+)
 
 // Progress is what has been done so far.
 type Progress struct {
@@ -28,6 +36,9 @@ type Progress struct {
 
 // SaveDirOptions steer SaveDir; the zero value saves everything.
 type SaveDirOptions struct {
+	// Parent is an earlier snapshot of the same directory, whose Time is when it was begun. A file that
+	// has the size, inode and times of change that it had then is not read again.
+	Parent *Snapshot
 	// Exclude leaves out an entry, and what is below it, by its slash-separated path below the root.
 	Exclude func(rel string, dir bool) bool
 	// Progress is called from time to time, never twice at once.
@@ -36,60 +47,102 @@ type SaveDirOptions struct {
 
 // SaveDirResult is what SaveDir did.
 type SaveDirResult struct {
-	Tree  ID // of a tree with one node, RootName
-	Files int
-	Dirs  int // the root included
-	Bytes int64
+	Tree      ID        // of a tree with one node, RootName
+	Started   time.Time // for the snapshot's Time
+	Files     int       // regular ones
+	Dirs      int       // the root included
+	Bytes     int64
+	Unchanged int // files that were not read, because they are as Parent has them
 	// Missing names, with the reason, what was there and could not be read to its end: the copy is
 	// incomplete.
 	Missing []string
-	// Skipped names sockets, devices and pipes, which hold no data.
-	Skipped []string
+	// Changed names files that were written to while they were read: the copy of such a file may be of
+	// no one moment.
+	Changed []string
 }
 
-// SaveDir stores a directory: files, directories and symbolic links with their modes, owners, times
-// and extended attributes; several links to one file become files of their own. A file that changes
-// meanwhile is stored as it is found, to its end. Only a failure of the repository, or of the root
-// itself, is an error.
+// SaveDir stores a directory: files, directories, links, pipes, devices and sockets with their modes,
+// owners, times and extended attributes. Holes of files are not read. A file that changes meanwhile is
+// stored as it is found, to its end. Only a failure of the repository, or of the root itself, is an
+// error.
 func (s *Saver) SaveDir(ctx context.Context, root string, opts SaveDirOptions) (SaveDirResult, error) {
-	dir, err := os.OpenRoot(root)
+	w := &dirSaver{
+		saver: s, opts: opts, trees: treeSource{repo: s.repo}, spare: make(chan struct{}, dirWorkers),
+		linked: map[inode][]ID{}, result: SaveDirResult{Started: s.repo.now()},
+	}
+	w.buffers.New = func() any { return new([]byte) }
+	tree, err := w.all(ctx, root)
 	if err != nil {
 		return SaveDirResult{}, fmt.Errorf("save directory %s: %w", root, err)
 	}
-	defer dir.Close()
-	w := &dirSaver{saver: s, root: dir, opts: opts, spare: make(chan struct{}, 2*saverWorkers())}
-	node, err := w.dir(ctx, ".")
-	if err == nil && node == nil {
-		err = errors.New(strings.Join(w.result.Missing, "; "))
-	}
-	if err != nil {
-		return SaveDirResult{}, fmt.Errorf("save directory %s: %w", root, err)
-	}
-	node.Name = RootName
-	if w.result.Tree, err = s.SaveTree(ctx, &Tree{Nodes: []*Node{node}}); err != nil {
-		return SaveDirResult{}, fmt.Errorf("save directory %s: %w", root, err)
-	}
+	w.result.Tree = tree
 	slices.Sort(w.result.Missing)
-	slices.Sort(w.result.Skipped)
+	slices.Sort(w.result.Changed)
 	return w.result, nil
 }
 
 // dirSaver is one SaveDir.
 type dirSaver struct {
-	saver *Saver
-	root  *os.Root
-	opts  SaveDirOptions
-	spare chan struct{} // goroutines that may be started beside the caller's
+	saver   *Saver
+	opts    SaveDirOptions
+	device  uint64 // of the root
+	trees   treeSource
+	spare   chan struct{} // goroutines that may be started beside the caller's
+	buffers sync.Pool     // of *[]byte: small files
 
 	mu     sync.Mutex
+	linked map[inode][]ID // files of several names that were read under one of them
 	result SaveDirResult
+}
+
+// inode is a file, whatever it is called.
+type inode struct{ device, number uint64 }
+
+// all saves everything and returns the tree that names the root.
+func (w *dirSaver) all(ctx context.Context, root string) (ID, error) {
+	var st unix.Stat_t
+	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+	}
+	if err != nil {
+		return ID{}, os.NewSyscallError("open", err)
+	}
+	w.device = uint64(st.Dev) //nolint:unconvert // its size differs between systems
+	was, err := w.parentRoot(ctx)
+	if err != nil {
+		return ID{}, errors.Join(err, unix.Close(fd))
+	}
+	node, err := w.dir(ctx, fd, "", nodeOf(RootName, &st, w.device), was)
+	if err == nil && node == nil {
+		err = errors.New(strings.Join(w.result.Missing, "; "))
+	}
+	if err != nil {
+		return ID{}, err
+	}
+	return w.saver.SaveTree(ctx, &Tree{Nodes: []*Node{node}})
+}
+
+// parentRoot is the root's node in the earlier snapshot; nil when there is none to compare with.
+func (w *dirSaver) parentRoot(ctx context.Context) (*Node, error) {
+	if w.opts.Parent == nil {
+		return nil, nil
+	}
+	old, err := w.trees.earlierTree(ctx, w.opts.Parent.Tree)
+	if err != nil {
+		return nil, fmt.Errorf("earlier snapshot: %w", err)
+	}
+	return old.find(RootName), nil
 }
 
 // missing notes what could not be read.
 func (w *dirSaver) missing(rel string, err error) {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		err = pathErr.Err // the path is said already
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	if rel == "" {
+		rel = "."
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -107,168 +160,169 @@ func (w *dirSaver) count(files, dirs int, size int64) {
 	}
 }
 
-// dir stores a directory and what is below it. A nil node without an error means that it is missing.
-func (w *dirSaver) dir(ctx context.Context, rel string) (*Node, error) {
-	file, err := w.root.Open(rel)
-	if err != nil {
-		w.missing(rel, err)
-		return nil, nil
-	}
+// entry is one of a directory's while it is worked on.
+type entry struct {
+	node *Node // nil: left out or missing
+	err  error
+	done chan struct{} // nil: it is done
+}
+
+// dir stores an open directory and what is below it, and closes it. was is its node in the earlier
+// snapshot, or nil. A nil node without an error means that it is missing.
+func (w *dirSaver) dir(ctx context.Context, fd int, rel string, node, was *Node) (*Node, error) {
+	file := os.NewFile(uintptr(fd), rel)
 	defer file.Close()
-	node, err := nodeOf(file)
+	names, err := file.Readdirnames(-1)
+	if err == nil {
+		err = w.dirXattrs(fd, node, was)
+	}
 	if err != nil {
 		w.missing(rel, err)
 		return nil, nil
 	}
-	entries, err := file.ReadDir(-1)
-	if err != nil {
-		w.missing(rel, err)
-		return nil, nil
-	}
-	nodes := make([]*Node, len(entries))
-	errs := make([]error, len(entries))
-	var helpers sync.WaitGroup
-	for i, e := range entries {
-		one := func() { nodes[i], errs[i] = w.entry(ctx, path.Join(rel, e.Name()), e) }
-		select {
-		case w.spare <- struct{}{}:
-			helpers.Go(func() { defer func() { <-w.spare }(); one() })
-		default:
-			one() // everybody is busy: do it ourselves
+	slices.Sort(names)
+	old := &earlier{}
+	if was != nil {
+		if old, err = w.trees.earlierTree(ctx, was.Subtree); err != nil {
+			return nil, fmt.Errorf("earlier copy of %s: %w", rel, err)
 		}
-		if ctx.Err() != nil {
+	}
+	var out nodeWriter
+	var begun []*entry
+	for _, name := range names {
+		if err = context.Cause(ctx); err != nil {
+			break
+		}
+		begun = append(begun, w.entry(ctx, fd, rel, name, old.find(name)))
+		if len(begun) == dirWindow {
+			err = collect(&out, begun[:dirWindow/2])
+			begun = begun[dirWindow/2:]
+		}
+		if err != nil {
 			break
 		}
 	}
-	helpers.Wait()
-	if err := errors.Join(append(errs, context.Cause(ctx))...); err != nil {
+	// Nobody works on in a directory that is closed.
+	if err := errors.Join(err, collect(&out, begun)); err != nil {
 		return nil, err
 	}
-	node.Subtree, err = w.saver.SaveTree(ctx, &Tree{Nodes: slices.DeleteFunc(nodes, func(n *Node) bool { return n == nil })})
+	node.Subtree, err = w.saver.saveSmall(ctx, TreeBlob, out.finish())
 	w.count(0, 1, 0)
 	return node, err
 }
 
-// entry stores one entry of a directory; nil when it is left out.
-func (w *dirSaver) entry(ctx context.Context, rel string, e fs.DirEntry) (*Node, error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+// collect waits for entries and adds them to the tree, in order.
+func collect(out *nodeWriter, begun []*entry) (err error) {
+	for _, e := range begun {
+		if e.done != nil {
+			<-e.done
+		}
+		if err == nil {
+			err = e.err
+		}
+		if err == nil && e.node != nil {
+			err = out.add(e.node)
+		}
 	}
-	if w.opts.Exclude != nil && w.opts.Exclude(rel, e.IsDir()) {
-		return nil, nil
-	}
-	switch t := e.Type(); {
-	case t.IsDir():
-		return w.dir(ctx, rel)
-	case t.IsRegular():
-		return w.file(ctx, rel)
-	case t&fs.ModeSymlink != 0:
-		return w.symlink(rel), nil
-	default:
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.result.Skipped = append(w.result.Skipped, rel)
-		return nil, nil
-	}
+	return err
 }
 
-func (w *dirSaver) symlink(rel string) *Node {
-	info, err := w.root.Lstat(rel)
-	if err != nil {
-		w.missing(rel, err)
+func (w *dirSaver) dirXattrs(fd int, node, was *Node) (err error) {
+	if was != nil && w.unchanged(node, was) {
+		node.Xattrs = was.Xattrs // a change of them changes ctime
 		return nil
 	}
-	target, err := w.root.Readlink(rel)
-	if err != nil {
-		w.missing(rel, err)
-		return nil
-	}
-	n := statNode(info)
-	n.Type, n.LinkTarget = SymlinkNode, target
-	return n
+	node.Xattrs, err = readXattrs(fd)
+	return err
 }
 
-func (w *dirSaver) file(ctx context.Context, rel string) (*Node, error) {
-	// Without O_NONBLOCK, a pipe that has taken the file's place would hold us up for good.
-	file, err := w.root.OpenFile(rel, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		w.missing(rel, err)
-		return nil, nil
-	}
-	defer file.Close()
-	node, err := nodeOf(file)
-	if err == nil && node.Type != FileNode {
-		err = errors.New("is no longer a file")
-	}
-	if err != nil {
-		w.missing(rel, err)
-		return nil, nil
-	}
-	var counted int64
-	node.Content, counted, err = w.content(ctx, file, int64(node.Size))
-	var failed *readError
-	if errors.As(err, &failed) {
-		w.missing(rel, failed.err)
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	node.Size = uint64(counted)
-	w.count(1, 0, 0)
-	return node, nil
+// unchanged says whether a file or directory is what the earlier snapshot has.
+func (w *dirSaver) unchanged(node, was *Node) bool {
+	return sameTimes(node, was) && was.ChangeTime.Before(w.opts.Parent.Time.Add(-settled))
 }
 
-// content stores a file's bytes. Most files are small and need neither chunker nor goroutine.
-func (w *dirSaver) content(ctx context.Context, file io.Reader, size int64) ([]ID, int64, error) {
-	said := func(n int) { w.count(0, 0, int64(n)) }
-	if size >= minChunk {
-		return w.saver.saveStream(ctx, file, said)
+// entry stores one entry of an open directory, beside the caller when somebody is free.
+func (w *dirSaver) entry(ctx context.Context, dir int, above, name string, was *Node) *entry {
+	rel := name
+	if above != "" {
+		rel = above + "/" + name
 	}
-	data := make([]byte, size+1) // one more, to see the end
-	n, err := io.ReadFull(file, data)
-	switch {
-	case err == nil: // it has grown
-		return w.saver.saveStream(ctx, io.MultiReader(bytes.NewReader(data), file), said)
-	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, 0, &readError{err}
-	case n == 0:
-		return []ID{}, 0, nil
-	}
-	id, err := w.saver.saveSmall(ctx, DataBlob, data[:n])
-	said(n)
-	return []ID{id}, int64(n), err
-}
-
-// nodeOf describes an open file or directory.
-func nodeOf(file *os.File) (*Node, error) {
-	info, err := file.Stat()
+	st, err := statAt(dir, name)
 	if err != nil {
-		return nil, err
+		w.missing(rel, err)
+		return &entry{}
 	}
-	n := statNode(info)
-	switch {
-	case info.IsDir():
-		n.Type = DirNode
-	case info.Mode().IsRegular():
-		n.Type, n.Size = FileNode, uint64(info.Size())
+	node := nodeOf(name, &st, w.device)
+	if w.opts.Exclude != nil && w.opts.Exclude(rel, node.Type == DirNode) {
+		return &entry{}
+	}
+	var work func() (*Node, error)
+	switch node.Type {
+	case DirNode:
+		work = func() (*Node, error) { return w.subdir(ctx, dir, rel, node, was) }
+	case FileNode:
+		if was != nil && w.reuse(node, was) {
+			return &entry{node: node}
+		}
+		work = func() (*Node, error) { return w.file(ctx, dir, rel, node) }
+	case SymlinkNode:
+		if node.LinkTarget, err = readlinkAt(dir, name); err != nil {
+			w.missing(rel, err)
+			return &entry{}
+		}
+		return &entry{node: node}
 	default:
-		return n, nil
+		return &entry{node: node}
 	}
-	n.Xattrs, err = readXattrs(file)
-	return n, err
+	e := &entry{}
+	select {
+	case w.spare <- struct{}{}:
+		e.done = make(chan struct{})
+		go func() {
+			defer func() { <-w.spare; close(e.done) }()
+			e.node, e.err = work()
+		}()
+	default:
+		e.node, e.err = work() // everybody is busy: do it ourselves
+	}
+	return e
 }
 
-// statNode leaves out what differs from machine to machine (inode, device, times of access), so that
-// an unchanged directory is an unchanged tree.
-func statNode(info fs.FileInfo) *Node {
-	mtime := info.ModTime().UTC().Round(0)
-	n := &Node{Name: info.Name(), Mode: info.Mode(), ModTime: mtime, AccessTime: mtime, ChangeTime: mtime}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		n.UID, n.GID = st.Uid, st.Gid
+func (w *dirSaver) subdir(ctx context.Context, above int, rel string, node, was *Node) (*Node, error) {
+	fd, err := openAt(above, node.Name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		w.missing(rel, err)
+		return nil, nil
 	}
-	return n
+	// What was opened may have taken the place of what was described.
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		w.missing(rel, err)
+		return nil, unix.Close(fd)
+	}
+	return w.dir(ctx, fd, rel, nodeOf(node.Name, &st, w.device), was)
 }
 
-// epoch is the time of what has none.
-func epoch() time.Time { return time.Unix(0, 0).UTC() }
+// reuse takes over the blobs of an unchanged file, if the repository has them all.
+func (w *dirSaver) reuse(node, was *Node) bool {
+	if !w.unchanged(node, was) {
+		return false
+	}
+	var size uint64
+	for _, id := range was.Content {
+		_, at, ok := w.saver.repo.catalog.lookup(DataBlob, id)
+		if !ok {
+			return false
+		}
+		size += uint64(at.plainLength())
+	}
+	if size != node.Size {
+		return false
+	}
+	node.Content, node.Xattrs = was.Content, was.Xattrs
+	w.mu.Lock()
+	w.result.Unchanged++
+	w.mu.Unlock()
+	w.count(1, 0, int64(size))
+	return true
+}

@@ -9,12 +9,15 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
-
-	"lifeboat.dev/lifeboat/internal/vault/blob"
 )
 
 const (
 	packSize = 16 << 20
+	// packRoom is what a pack's buffer is made for: its last blob and its header come on top of its size.
+	packRoom = packSize + 2<<20
+	// uploads is how many full packs are stored at the same time, each from memory, while others are
+	// filled.
+	uploads = 3
 	// An index is written once so many blobs or packs wait for one: its file stays small, and a writer
 	// that crashes leaves what it stored to be found by the next.
 	indexBlobs = 20_000
@@ -24,8 +27,8 @@ const (
 // readWorkers is how many objects are read at the same time.
 const readWorkers = 8
 
-// saverWorkers is how many chunks are hashed, compressed, sealed and stored at the same time. Each may
-// hold a chunk of 8 MiB in three forms and a pack of 24 MiB.
+// saverWorkers is how many chunks are hashed, compressed and sealed at the same time. Each may hold a
+// chunk of 8 MiB in two forms.
 func saverWorkers() int { return min(4, max(2, runtime.GOMAXPROCS(0))) }
 
 // Stats counts what a Saver took and what of it was new.
@@ -48,22 +51,21 @@ type Saver struct {
 	lock       *heldLock
 	table      *gearTable
 	slots      chan struct{} // one for each chunk being worked on
-	pool       sync.Pool     // of *[]byte: chunks
-	generation int           // of the index that is relied on
+	chunks     sync.Pool     // of *[]byte: chunks
+	forms      sync.Pool     // of *[]byte: chunks as they are stored
+	upload     *uploader
+	generation int // of the index that is relied on
 
 	mu      sync.Mutex
 	err     error // the first failure; sticky
 	filling [2]*packFile
-	pending map[handle]struct{}    // being stored by this saver, or stored and not in the index yet
-	stored  map[ID][]packedBlob    // packs that no index names yet
-	waiting int                    // blobs in stored
-	writing map[*packFile]struct{} // packs that are full and not stored yet
-	idle    *sync.Cond             // signalled when writing shrinks
+	pending map[handle]struct{} // being stored by this saver
 	stats   Stats
 }
 
 // NewSaver takes a shared lock on the repository and reads its index; it waits two minutes for somebody
-// who removes from the repository. Close the Saver in any case. Error: *LockedError.
+// who removes from the repository. What is saved is stored under ctx, by goroutines of the Saver's own.
+// Close the Saver in any case. Error: *LockedError.
 func (r *Repo) NewSaver(ctx context.Context) (*Saver, error) {
 	table, err := newGearTable(r.config.Polynomial)
 	if err != nil {
@@ -77,19 +79,17 @@ func (r *Repo) NewSaver(ctx context.Context) (*Saver, error) {
 	if err := r.catalog.refresh(ctx); err != nil {
 		return nil, errors.Join(err, lock.unlock(ctx))
 	}
-	s := &Saver{
-		repo: r, lock: lock, table: table,
-		slots:   make(chan struct{}, saverWorkers()),
-		pending: map[handle]struct{}{}, stored: map[ID][]packedBlob{}, writing: map[*packFile]struct{}{},
-	}
+	s := &Saver{repo: r, lock: lock, table: table, slots: make(chan struct{}, saverWorkers()), pending: map[handle]struct{}{}}
 	s.generation = r.catalog.current()
-	s.pool.New = func() any { return new([]byte) }
-	s.idle = sync.NewCond(&s.mu)
+	s.chunks.New = func() any { return new([]byte) }
+	s.forms.New = func() any { return new([]byte) }
+	s.upload = startUploader(ctx, s)
 	return s, nil
 }
 
 // Close releases the lock. What was not flushed is lost.
 func (s *Saver) Close(ctx context.Context) error {
+	s.upload.stop()
 	if err := s.lock.unlock(ctx); err != nil {
 		return fmt.Errorf("release the repository's lock: %w", err)
 	}
@@ -110,7 +110,7 @@ func (s *Saver) SaveData(ctx context.Context, in io.Reader) ([]ID, int64, error)
 
 // saveStream is SaveData; said is told of every chunk's length.
 func (s *Saver) saveStream(ctx context.Context, in io.Reader, said func(int)) ([]ID, int64, error) {
-	chunks := &chunker{table: s.table, in: in, pool: &s.pool}
+	chunks := &chunker{table: s.table, in: in, pool: &s.chunks}
 	var mu sync.Mutex
 	ids := []ID{}
 	var size int64
@@ -138,7 +138,7 @@ func (s *Saver) saveStream(ctx context.Context, in io.Reader, said func(int)) ([
 			said(len(*chunk))
 		}
 		group.Go(func() error {
-			defer func() { s.pool.Put(chunk); <-s.slots }()
+			defer func() { s.chunks.Put(chunk); <-s.slots }()
 			id, err := s.saveBlob(gctx, DataBlob, *chunk)
 			mu.Lock()
 			defer mu.Unlock()
@@ -173,16 +173,15 @@ func (s *Saver) takeSlot(ctx context.Context) error {
 	}
 }
 
-// saveSmall stores data that is not cut, in a slot of its own.
+// saveSmall stores data that is not cut.
 func (s *Saver) saveSmall(ctx context.Context, t BlobType, data []byte) (ID, error) {
-	if err := s.takeSlot(ctx); err != nil {
-		return ID{}, err
+	if ctx.Err() != nil {
+		return ID{}, context.Cause(ctx)
 	}
-	defer func() { <-s.slots }()
 	return s.saveBlob(ctx, t, data)
 }
 
-// saveBlob stores one blob unless it is there, and a pack when the blob makes it full.
+// saveBlob stores one blob unless it is there, and hands on the pack that the blob makes full.
 func (s *Saver) saveBlob(ctx context.Context, t BlobType, data []byte) (ID, error) {
 	id := hash(data)
 	return id, s.saveHashed(ctx, t, id, data)
@@ -193,27 +192,26 @@ func (s *Saver) saveHashed(ctx context.Context, t BlobType, id ID, data []byte) 
 	if fresh, err := s.claim(t, id, len(data)); err != nil || !fresh {
 		return err
 	}
-	packed, plain := s.repo.zenc.EncodeAll(data, make([]byte, 0, len(data)/2+64)), uint32(len(data))
-	if len(packed) >= len(data) {
-		packed, plain = data, 0
-	}
-	sealed := s.repo.master.seal(make([]byte, 0, len(packed)+overhead), packed)
+	form := s.forms.Get().(*[]byte)
+	defer s.forms.Put(form)
+	sealed, plain := sealBlob(s.repo, *form, data)
+	*form = sealed[:0]
 
 	s.mu.Lock()
 	if s.filling[t] == nil {
-		s.filling[t] = &packFile{data: make([]byte, 0, 1<<20)}
+		s.filling[t] = s.upload.newPack()
 	}
 	pack := s.filling[t]
 	pack.add(id, t, sealed, plain)
 	full := len(pack.data) >= packSize
 	if full {
-		s.detach(t)
+		s.filling[t] = nil
 	}
 	s.mu.Unlock()
 	if !full {
 		return nil
 	}
-	return s.storePack(ctx, pack)
+	return s.upload.give(ctx, pack)
 }
 
 // claim says whether the caller has to store a blob.
@@ -240,68 +238,32 @@ func (s *Saver) claim(t BlobType, id ID, size int) (bool, error) {
 	return true, nil
 }
 
-// detach takes the pack that is being filled out of it; the caller holds mu and stores the pack.
-func (s *Saver) detach(t BlobType) {
-	s.writing[s.filling[t]] = struct{}{}
-	s.filling[t] = nil
-}
-
-// storePack stores a detached pack and, when many wait for one, an index.
-func (s *Saver) storePack(ctx context.Context, pack *packFile) error {
-	raw := pack.finish(s.repo.master)
-	id := hash(raw)
-	ctx, release := s.lock.bind(ctx)
-	defer release()
-	_, err := s.repo.store.Put(ctx, packName(id), raw, blob.IfAbsent())
-	if err != nil {
-		err = fmt.Errorf("store pack: %w", err)
-	} else {
-		s.repo.catalog.addPack(id, pack.blobs)
-	}
+// stored notes that a pack and its index are stored.
+func (s *Saver) stored(bytes int64, packs ...[]packedBlob) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.writing, pack)
-	s.idle.Broadcast()
-	if err != nil {
-		return s.fail(err)
+	s.stats.StoredBytes += bytes
+	for _, blobs := range packs {
+		for _, b := range blobs {
+			delete(s.pending, handle{b.Type, b.ID}) // the repository's index knows it now
+		}
 	}
-	s.stats.StoredBytes += int64(len(raw))
-	s.stored[id] = pack.blobs
-	s.waiting += len(pack.blobs)
-	for _, b := range pack.blobs {
-		delete(s.pending, handle{b.Type, b.ID}) // the repository's index knows it now
-	}
-	if s.waiting >= indexBlobs || len(s.stored) >= indexPacks {
-		return s.storeIndex(ctx)
-	}
-	return nil
 }
 
-// fail notes the first failure; the caller holds mu.
+// fail notes the first failure and returns it.
 func (s *Saver) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.err == nil {
 		s.err = err
 	}
 	return s.err
 }
 
-// storeIndex names the stored packs in an index; the caller holds mu, so that others wait meanwhile.
-func (s *Saver) storeIndex(ctx context.Context) error {
-	if len(s.stored) == 0 {
-		return nil
-	}
-	// Packs that no index names may be removed by who took our lock for stale.
-	if err := s.lock.verify(ctx); err != nil {
-		return s.fail(fmt.Errorf("store index: %w", err))
-	}
-	id, size, err := s.repo.saveJSON(ctx, indexDir, indexOf(s.stored))
-	if err != nil {
-		return s.fail(fmt.Errorf("store index: %w", err))
-	}
-	s.stats.StoredBytes += size
-	s.repo.catalog.addIndex(id)
-	s.stored, s.waiting = map[ID][]packedBlob{}, 0
-	return nil
+func (s *Saver) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // Flush stores what is still in memory and an index of it. Afterwards everything saved so far can be
@@ -309,28 +271,18 @@ func (s *Saver) storeIndex(ctx context.Context) error {
 func (s *Saver) Flush(ctx context.Context) error {
 	for _, t := range []BlobType{DataBlob, TreeBlob} {
 		s.mu.Lock()
-		if s.err != nil {
-			defer s.mu.Unlock()
-			return s.err
-		}
 		pack := s.filling[t]
+		s.filling[t] = nil
+		s.mu.Unlock()
 		if pack == nil {
-			s.mu.Unlock()
 			continue
 		}
-		s.detach(t)
-		s.mu.Unlock()
-		if err := s.storePack(ctx, pack); err != nil {
+		if err := s.upload.give(ctx, pack); err != nil {
 			return err
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.writing) > 0 { // each ends by its own context
-		s.idle.Wait()
+	if err := s.upload.settle(ctx); err != nil {
+		return err
 	}
-	if s.err != nil {
-		return s.err
-	}
-	return s.storeIndex(ctx)
+	return s.failed()
 }

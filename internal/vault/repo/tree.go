@@ -10,17 +10,20 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // NodeType is what a node of a tree is.
 type NodeType string
 
-// The types that we write; other programs may write more (devices, sockets, pipes).
+// The types.
 const (
-	FileNode    NodeType = "file"
-	DirNode     NodeType = "dir"
-	SymlinkNode NodeType = "symlink"
+	FileNode       NodeType = "file"
+	DirNode        NodeType = "dir"
+	SymlinkNode    NodeType = "symlink"
+	FifoNode       NodeType = "fifo"
+	DeviceNode     NodeType = "dev" // a block device
+	CharDeviceNode NodeType = "chardev"
+	SocketNode     NodeType = "socket"
 )
 
 // Tree is a directory.
@@ -44,6 +47,7 @@ type Node struct {
 	Size       uint64
 	Links      uint64
 	LinkTarget string
+	Device     uint64 // of a device: its number
 	Xattrs     []Xattr
 	Content    []ID // of a file
 	Subtree    ID   // of a directory
@@ -55,8 +59,7 @@ type Xattr struct {
 	Value []byte `json:"value"`
 }
 
-// nodeJSON is a Node as the format stores it: names are escaped like Go strings, because JSON cannot
-// hold bytes that are no UTF-8.
+// nodeJSON is a Node as the format stores it.
 type nodeJSON struct {
 	Name          string      `json:"name"`
 	Type          NodeType    `json:"type"`
@@ -75,38 +78,13 @@ type nodeJSON struct {
 	LinkTarget    string      `json:"linktarget,omitempty"`
 	LinkTargetRaw []byte      `json:"linktarget_raw,omitempty"`
 	Xattrs        []Xattr     `json:"extended_attributes,omitempty"`
+	Device        uint64      `json:"device,omitempty"`
 	Content       []ID        `json:"content"`
 	Subtree       *ID         `json:"subtree,omitempty"`
 }
 
 // MarshalJSON writes the format's form.
-func (n *Node) MarshalJSON() ([]byte, error) {
-	quoted := strconv.Quote(n.Name)
-	j := nodeJSON{
-		Name: quoted[1 : len(quoted)-1], Type: n.Type, Mode: n.Mode,
-		ModTime: jsonTime(n.ModTime), AccessTime: jsonTime(n.AccessTime), ChangeTime: jsonTime(n.ChangeTime),
-		UID: n.UID, GID: n.GID, User: n.User, Group: n.Group, Inode: n.Inode, DeviceID: n.DeviceID,
-		Size: n.Size, Links: n.Links, LinkTarget: n.LinkTarget, Xattrs: n.Xattrs, Content: n.Content,
-	}
-	if !utf8.ValidString(n.LinkTarget) {
-		j.LinkTargetRaw = []byte(n.LinkTarget)
-	}
-	if n.Type == FileNode && j.Content == nil {
-		j.Content = []ID{}
-	}
-	if !n.Subtree.IsZero() {
-		j.Subtree = &n.Subtree
-	}
-	return json.Marshal(j)
-}
-
-// jsonTime keeps within the years that JSON times can say.
-func jsonTime(t time.Time) time.Time {
-	if y := t.Year(); y < 0 || y > 9999 {
-		return time.Date(min(max(y, 0), 9999), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
-	}
-	return t
-}
+func (n *Node) MarshalJSON() ([]byte, error) { return appendNode(nil, n), nil }
 
 // UnmarshalJSON reads the format's form.
 func (n *Node) UnmarshalJSON(b []byte) error {
@@ -121,7 +99,7 @@ func (n *Node) UnmarshalJSON(b []byte) error {
 	*n = Node{
 		Name: name, Type: j.Type, Mode: j.Mode, ModTime: j.ModTime, AccessTime: j.AccessTime, ChangeTime: j.ChangeTime,
 		UID: j.UID, GID: j.GID, User: j.User, Group: j.Group, Inode: j.Inode, DeviceID: j.DeviceID,
-		Size: j.Size, Links: j.Links, LinkTarget: j.LinkTarget, Xattrs: j.Xattrs, Content: j.Content,
+		Size: j.Size, Links: j.Links, LinkTarget: j.LinkTarget, Xattrs: j.Xattrs, Device: j.Device, Content: j.Content,
 	}
 	if j.LinkTargetRaw != nil {
 		n.LinkTarget = string(j.LinkTargetRaw)
@@ -143,22 +121,13 @@ func (n *Node) checkName() error {
 // SaveTree stores a directory; its nodes are sorted first.
 func (s *Saver) SaveTree(ctx context.Context, t *Tree) (ID, error) {
 	slices.SortFunc(t.Nodes, func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
-	for i, n := range t.Nodes {
-		if err := n.checkName(); err != nil {
+	var w nodeWriter
+	for _, n := range t.Nodes {
+		if err := w.add(n); err != nil {
 			return ID{}, err
 		}
-		if i > 0 && t.Nodes[i-1].Name == n.Name {
-			return ID{}, fmt.Errorf("two nodes of a tree are named %q", n.Name)
-		}
 	}
-	if t.Nodes == nil {
-		t.Nodes = []*Node{}
-	}
-	raw, err := json.Marshal(t)
-	if err != nil {
-		return ID{}, err
-	}
-	return s.saveSmall(ctx, TreeBlob, append(raw, '\n'))
+	return s.saveSmall(ctx, TreeBlob, w.finish())
 }
 
 // LoadTree reads a directory. Error: ErrNotFound.
@@ -171,19 +140,21 @@ func (r *Repo) LoadTree(ctx context.Context, id ID) (*Tree, error) {
 }
 
 func parseTree(id ID, raw []byte) (*Tree, error) {
+	in, err := newTreeReader(id, raw)
+	if err != nil {
+		return nil, err
+	}
 	t := &Tree{}
-	if err := json.Unmarshal(raw, t); err != nil {
-		return nil, fmt.Errorf("tree %s: %w: %w", id.short(), ErrDamaged, err)
-	}
-	for _, n := range t.Nodes {
+	for {
+		n, err := in.next()
+		if err != nil {
+			return nil, err
+		}
 		if n == nil {
-			return nil, fmt.Errorf("tree %s: %w: null node", id.short(), ErrDamaged)
+			return t, nil
 		}
-		if err := n.checkName(); err != nil {
-			return nil, fmt.Errorf("tree %s: %w", id.short(), err)
-		}
+		t.Nodes = append(t.Nodes, n)
 	}
-	return t, nil
 }
 
 // Find returns the node at a path below a tree: "var/lib/data". A directory of documents that is cut is
