@@ -13,24 +13,28 @@ import (
 
 // The kinds of the whole cluster of which an application may need some objects.
 const (
-	kindDefinition        = "customresourcedefinitions.apiextensions.k8s.io"
-	kindVolume            = "persistentvolumes"
-	kindPriorityClass     = "priorityclasses.scheduling.k8s.io"
-	kindRuntimeClass      = "runtimeclasses.node.k8s.io"
-	kindStorageClass      = "storageclasses.storage.k8s.io"
-	kindIngressClass      = "ingressclasses.networking.k8s.io"
-	kindClusterRole       = "clusterroles.rbac.authorization.k8s.io"
-	kindClusterBinding    = "clusterrolebindings.rbac.authorization.k8s.io"
-	kindValidatingWebhook = "validatingwebhookconfigurations.admissionregistration.k8s.io"
-	kindMutatingWebhook   = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
-	kindAPIService        = "apiservices.apiregistration.k8s.io"
-	kindConstraints       = "securitycontextconstraints.security.openshift.io"
+	kindDefinition            = "customresourcedefinitions.apiextensions.k8s.io"
+	kindVolume                = "persistentvolumes"
+	kindPriorityClass         = "priorityclasses.scheduling.k8s.io"
+	kindRuntimeClass          = "runtimeclasses.node.k8s.io"
+	kindStorageClass          = "storageclasses.storage.k8s.io"
+	kindIngressClass          = "ingressclasses.networking.k8s.io"
+	kindClusterRole           = "clusterroles.rbac.authorization.k8s.io"
+	kindClusterBinding        = "clusterrolebindings.rbac.authorization.k8s.io"
+	kindValidatingWebhook     = "validatingwebhookconfigurations.admissionregistration.k8s.io"
+	kindMutatingWebhook       = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+	kindPolicy                = "validatingadmissionpolicies.admissionregistration.k8s.io"
+	kindPolicyBinding         = "validatingadmissionpolicybindings.admissionregistration.k8s.io"
+	kindMutatingPolicy        = "mutatingadmissionpolicies.admissionregistration.k8s.io"
+	kindMutatingPolicyBinding = "mutatingadmissionpolicybindings.admissionregistration.k8s.io"
+	kindAPIService            = "apiservices.apiregistration.k8s.io"
+	kindConstraints           = "securitycontextconstraints.security.openshift.io"
 )
 
 // selects says whether some objects of a kind may be needed.
 func selects(kind string) bool {
 	switch kind {
-	case kindDefinition, kindVolume, kindPriorityClass, kindRuntimeClass:
+	case kindDefinition, kindVolume, kindPriorityClass, kindRuntimeClass, kindPolicy, kindMutatingPolicy:
 		return true
 	}
 	return selectsByContent(kind)
@@ -39,7 +43,8 @@ func selects(kind string) bool {
 // selectsByContent: kinds of which every object has to be looked at, because its content says who needs it.
 func selectsByContent(kind string) bool {
 	switch kind {
-	case kindStorageClass, kindIngressClass, kindClusterRole, kindClusterBinding, kindValidatingWebhook, kindMutatingWebhook, kindAPIService, kindConstraints:
+	case kindStorageClass, kindIngressClass, kindClusterRole, kindClusterBinding, kindValidatingWebhook, kindMutatingWebhook, kindAPIService, kindConstraints,
+		kindPolicyBinding, kindMutatingPolicyBinding:
 		return true
 	}
 	return false
@@ -51,10 +56,23 @@ const fewGets = 20
 // settle captures the cluster-scoped objects that have come to be needed, and takes out those that are needed
 // no longer.
 func (e *engine) settle(ctx context.Context, shelves []*shelf) error {
+	const deep = 4 // a binding needs a role, which needs a constraint
+	for range deep {
+		more, err := e.settleOnce(ctx, shelves)
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleOnce says whether it captured anything, which may need other objects.
+func (e *engine) settleOnce(ctx context.Context, shelves []*shelf) (more bool, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	e.held.need()
 	for _, s := range shelves {
 		fetch, drop := e.held.compare(s)
+		more = more || len(fetch) > 0
 		if len(fetch) > fewGets {
 			g.Go(func() error { return e.listOnce(ctx, s) })
 			fetch = nil
@@ -65,11 +83,11 @@ func (e *engine) settle(ctx context.Context, shelves []*shelf) error {
 		w := e.worker(s)
 		for _, name := range drop {
 			if err := w.drop(ctx, name); err != nil {
-				return err
+				return more, err
 			}
 		}
 	}
-	return g.Wait()
+	return more, g.Wait()
 }
 
 // get captures one object. One that is not there is not missed: the kind was built in, or the reference

@@ -51,6 +51,19 @@ func appendReferences(refs []reference, r resource, o rawjson.Value) []reference
 			class = o.Get("metadata", "annotations", "kubernetes.io/ingress.class").Text()
 		}
 		refs = append(refs, reference{kindIngressClass, class})
+	case kindPolicyBinding:
+		add(kindPolicy, spec.Get("policyName").Text())
+	case kindMutatingPolicyBinding:
+		add(kindMutatingPolicy, spec.Get("policyName").Text())
+	case "roles.rbac.authorization.k8s.io", kindClusterRole:
+		for rule := range o.Get("rules").Items() {
+			if !hasText(rule.Get("resources"), "securitycontextconstraints") {
+				continue
+			}
+			for name := range rule.Get("resourceNames").Items() {
+				add(kindConstraints, name.Text())
+			}
+		}
 	case "rolebindings.rbac.authorization.k8s.io":
 		if o.Get("roleRef", "kind").IsText("ClusterRole") {
 			add(kindClusterRole, o.Get("roleRef", "name").Text())
@@ -86,6 +99,8 @@ func factOf(kind string, o rawjson.Value, namespaces []string) (fact, bool) {
 		return fact{own: servedFrom(o, namespaces)}, true
 	case kindAPIService:
 		return fact{own: slices.Contains(namespaces, o.Get("spec", "service", "namespace").Text())}, true
+	case kindPolicyBinding, kindMutatingPolicyBinding:
+		return fact{own: bindsPolicy(o, namespaces)}, true
 	case kindConstraints:
 		return fact{own: constrainsAccounts(o, namespaces)}, true
 	case kindClusterBinding:
@@ -134,6 +149,23 @@ func constrainsAccounts(o rawjson.Value, namespaces []string) bool {
 			if isAccountName(name.Text(), namespaces) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// bindsPolicy: a binding of an admission policy whose parameters are in these namespaces, or which is for one
+// of them alone.
+func bindsPolicy(o rawjson.Value, namespaces []string) bool {
+	spec := o.Get("spec")
+	return slices.Contains(namespaces, spec.Get("paramRef", "namespace").Text()) ||
+		slices.Contains(namespaces, spec.Get("matchResources", "namespaceSelector", "matchLabels", "kubernetes.io/metadata.name").Text())
+}
+
+func hasText(list rawjson.Value, text string) bool {
+	for item := range list.Items() {
+		if item.IsText(text) {
+			return true
 		}
 	}
 	return false

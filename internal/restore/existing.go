@@ -16,6 +16,9 @@ func (t *attempt) leaveAlone(live *unstructured.Unstructured, diffs []string) st
 	if t.item.key.GroupKind == crdKind {
 		return "the target has this CRD already; kept" // it may be newer, and others may use it
 	}
+	if isShared(t.item.key.GroupKind) && len(lasting(diffs)) > 0 {
+		return "the target has one of that name already, which differs (" + join(lasting(diffs)) + "); kept"
+	}
 	if t.opts.Existing != Keep {
 		return ""
 	}
@@ -25,16 +28,13 @@ func (t *attempt) leaveAlone(live *unstructured.Unstructured, diffs []string) st
 	return "it is there already; kept"
 }
 
-// gitOps names the controller that keeps an object as Git has it.
-func gitOps(o *unstructured.Unstructured) string {
-	annotations, labels := o.GetAnnotations(), o.GetLabels()
-	switch {
-	case annotations["argocd.argoproj.io/tracking-id"] != "", labels["argocd.argoproj.io/instance"] != "":
-		return "Argo CD"
-	case labels["kustomize.toolkit.fluxcd.io/name"] != "", labels["helm.toolkit.fluxcd.io/name"] != "":
-		return "Flux"
+// isShared: kinds by whose objects others at the target go too.
+func isShared(kind gk) bool {
+	switch kind {
+	case priorityKind, gk{Group: "networking.k8s.io", Kind: "IngressClass"}, gk{Group: "node.k8s.io", Kind: "RuntimeClass"}:
+		return true
 	}
-	return ""
+	return false
 }
 
 // yield gives way, in what is wanted, to what the target alone decides or what cannot be changed.

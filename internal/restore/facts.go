@@ -26,8 +26,7 @@ func factsOf(k key, o *unstructured.Unstructured) *facts {
 			f.unserved = "has no structural schema (preserveUnknownFields), which no API server accepts any more"
 		}
 	case claimKind:
-		_, named := dig(o.Object, "spec")["storageClassName"]
-		f.classes, f.unclassed = []string{str(o.Object, "spec", "storageClassName")}, !named
+		f.classes, f.unclassed = claimClass(o)
 	case statefulKind:
 		for _, m := range maps(o.Object, "spec", "volumeClaimTemplates") {
 			f.classes = append(f.classes, str(m, "spec", "storageClassName"))
@@ -59,4 +58,16 @@ func factsOf(k key, o *unstructured.Unstructured) *facts {
 		return nil
 	}
 	return f
+}
+
+// claimClass is the class that a claim asks for; nothing is asked for where its volume is restored with it.
+func claimClass(o *unstructured.Unstructured) (classes []string, unclassed bool) {
+	if str(o.Object, "spec", "volumeName") != "" {
+		return []string{""}, false
+	}
+	class, named := o.GetAnnotations()[legacyClass]
+	if c, ok := dig(o.Object, "spec")["storageClassName"].(string); ok {
+		class, named = c, true
+	}
+	return []string{class}, !named
 }

@@ -138,6 +138,10 @@ func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, see
 // create makes an object that is not there, by a POST: an apply costs the server half as much again. What it
 // sets is Lifeboat's as what is applied is: see adopt.
 func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (result, error) {
+	if by, err := t.leftToGit(ctx, want); err != nil || by != "" {
+		t.notes = []string{"left to Git: " + by + " is at work for it"}
+		return kept, err
+	}
 	body, err := json.Marshal(want.Object)
 	if err != nil {
 		return 0, fmt.Errorf("encoding it: %w", err)

@@ -24,6 +24,18 @@ var argoApplication = gk{Group: "argoproj.io", Kind: "Application"}
 // acts says whether objects of a kind act by themselves.
 func acts(kind gk) bool { return kind == argoApplication || switches()[kind] != nil }
 
+// unpaused says of what acts by itself that it does, where that goes without saying: else one that was paused
+// would stay so.
+func unpaused(kind gk, o *unstructured.Unstructured) {
+	field := switches()[kind]
+	if field == nil {
+		return
+	}
+	if spec := dig(o.Object, field[0]); spec != nil && spec[field[1]] == nil {
+		spec[field[1]] = false
+	}
+}
+
 // pause stops an object from acting by itself; false where it does not act anyway.
 func pause(kind gk, o *unstructured.Unstructured) bool {
 	if kind == argoApplication {

@@ -54,6 +54,7 @@ func (t *transform) all() {
 		t.priority()
 	}
 	t.placeKinds()
+	unpaused(t.item.key.GroupKind, t.obj)
 	if t.opts.Stage == dr.StageWorkloads && pause(t.item.key.GroupKind, t.obj) {
 		t.note("it is paused until the cutover")
 	}

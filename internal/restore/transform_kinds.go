@@ -195,6 +195,9 @@ func (t *transform) awaited() {
 	}
 }
 
+// legacyClass is the annotation by which claims named their class before there was a field for it.
+const legacyClass = "volume.beta.kubernetes.io/storage-class"
+
 // claim lets the target's provisioner make the volume.
 func (t *transform) claim(claim map[string]any) {
 	removeKeys(claim, func(k string) bool {
@@ -224,10 +227,9 @@ func (t *transform) claim(claim map[string]any) {
 	if class, ok := spec["storageClassName"].(string); ok {
 		spec["storageClassName"] = t.class(class)
 	}
-	const legacy = "volume.beta.kubernetes.io/storage-class"
 	if annotations := dig(claim, "metadata", "annotations"); annotations != nil {
-		if class, ok := annotations[legacy].(string); ok {
-			annotations[legacy] = t.class(class)
+		if class, ok := annotations[legacyClass].(string); ok {
+			annotations[legacyClass] = t.class(class)
 		}
 	}
 }
