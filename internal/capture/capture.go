@@ -73,20 +73,21 @@ func Run(ctx context.Context, c *kube.Client, scope Scope, sink Sink) (Result, e
 	if err := e.clusterOnce(ctx, found.served); err != nil {
 		return Result{}, err
 	}
-	return e.describe(ctx)
+	r, _, err := e.describe(ctx)
+	return r, err
 }
 
 // describe writes what a checkpoint says of itself, which depends on what was captured alone.
-func (e *engine) describe(ctx context.Context) (Result, error) {
-	r := e.result()
+func (e *engine) describe(ctx context.Context) (r Result, changed bool, err error) {
+	r = e.result()
 	doc, err := encode(r)
 	if err != nil {
-		return Result{}, fmt.Errorf("encoding the checkpoint's description: %w", err)
+		return Result{}, false, fmt.Errorf("encoding the checkpoint's description: %w", err)
 	}
-	if _, err := e.sink.Put(ctx, MetaPath, doc); err != nil {
-		return Result{}, &sinkError{fmt.Errorf("writing the checkpoint's description: %w", err)}
+	if changed, err = e.sink.Put(ctx, MetaPath, doc); err != nil {
+		return Result{}, false, &sinkError{fmt.Errorf("writing the checkpoint's description: %w", err)}
 	}
-	return r, nil
+	return r, changed, nil
 }
 
 func (e *engine) result() Result {

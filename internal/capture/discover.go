@@ -47,6 +47,9 @@ func (e *engine) discover(ctx context.Context) (discovered, error) {
 		if a.err != nil && !errors.As(a.err, &failed) {
 			return discovered{}, siteError(e.client.Site, "asking what is served", a.err)
 		}
+		if !slices.ContainsFunc(a.groups, func(g *metav1.APIGroup) bool { return g.Name == "" }) {
+			return discovered{}, siteError(e.client.Site, "asking what is served", errors.New("the answer lacks the core of the API"))
+		}
 		out := discovered{served: preferred(a.groups, a.lists), failed: map[string]bool{}}
 		reasons := map[string]string{}
 		if failed != nil {

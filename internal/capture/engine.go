@@ -129,6 +129,7 @@ const (
 	refused                // the site answers that it cannot, or may not, give it
 	gone                   // there is no such thing
 	expired                // what a list or a watch would go on from is too old
+	well                   // it can
 )
 
 func judge(ctx context.Context, err error) verdict {
@@ -137,6 +138,8 @@ func judge(ctx context.Context, err error) verdict {
 	switch {
 	case ctx.Err() != nil, errors.As(err, &sink):
 		return fatal
+	case err == nil:
+		return well
 	case apierrors.IsResourceExpired(err), apierrors.IsGone(err):
 		return expired
 	case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):

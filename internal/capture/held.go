@@ -42,12 +42,18 @@ func (h *held) place(shelves []*shelf) []*shelf {
 	return shelves
 }
 
-// discard takes a shelf out whose kind is served no longer, and returns the names of what was on it.
-func (h *held) discard(s *shelf) []string {
+// discard takes a shelf out whose kind is served no longer.
+func (h *held) discard(s *shelf) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.shelves, s.what())
 	delete(h.facts, s.kind())
+}
+
+// namesOf are the objects of a shelf that are captured.
+func (h *held) namesOf(s *shelf) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	return slices.Collect(maps.Keys(s.names))
 }
 

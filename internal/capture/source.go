@@ -1,0 +1,210 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+const (
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 10 * time.Second
+	watchFor   = 5 * time.Minute // and up to as long again, so that not all end at once
+)
+
+// source lists a shelf and watches it, again and again.
+type source struct {
+	shelf   *shelf
+	version string // what the watch goes on from; empty: list first
+	stop    context.CancelFunc
+	ended   chan struct{}
+	retry   chan struct{} // ends a pause
+
+	// Guarded by the follower's mu.
+	tried  bool      // the first list ended, one way or the other
+	broken time.Time // since when it does not work; zero: it does
+	reason string
+	named  bool // as missing
+	sure   bool // the site said that it may not be read
+}
+
+// retryNow ends a pause, and counts trouble from now on; the caller holds mu.
+func (s *source) retryNow(now time.Time) {
+	if !s.broken.IsZero() && !s.sure {
+		s.broken, s.named = now, false
+	}
+	select {
+	case s.retry <- struct{}{}:
+	default:
+	}
+}
+
+// start begins to follow a shelf.
+func (f *follower) start(ctx context.Context, s *shelf) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	src := &source{shelf: s, ended: make(chan struct{}), retry: make(chan struct{}, 1), stop: func() { cancel(errStopped) }}
+	f.mu.Lock()
+	f.sources[s.what()] = src
+	f.mu.Unlock()
+	f.group.Go(func() error {
+		defer close(src.ended)
+		err := f.follow(ctx, src)
+		if errors.Is(context.Cause(ctx), errStopped) {
+			return nil
+		}
+		return err
+	})
+}
+
+// errStopped: the kind is not followed any more.
+var errStopped = errors.New("no longer followed")
+
+// follow keeps a shelf as it is at the site.
+func (f *follower) follow(ctx context.Context, src *source) error {
+	pause := firstRetry
+	for {
+		began := time.Now()
+		var err error
+		if src.version == "" {
+			src.version, err = f.list(ctx, src.shelf)
+			f.tried(src, err)
+		} else {
+			err = f.watch(ctx, src)
+		}
+		if time.Since(began) > lastRetry {
+			pause = firstRetry
+		}
+		if err == nil && (time.Since(began) > time.Second || pause == firstRetry) {
+			pause = min(2*pause, lastRetry) // of watches that end at once, one goes on at once
+			continue
+		}
+		switch judge(ctx, err) {
+		case well:
+		case fatal:
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		case expired: // events were missed: only a list tells what became of them
+			src.version = ""
+		case gone:
+			src.version = ""
+			f.trouble(src, errors.New("it is not served any more"), false)
+			f.lookAgain(debounce)
+		case refused:
+			f.trouble(src, err, apierrors.IsForbidden(err))
+		case lost:
+			f.trouble(src, err, false)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-src.retry:
+			pause = firstRetry
+		case <-time.After(pause + rand.N(pause)):
+		}
+		pause = min(2*pause, lastRetry)
+	}
+}
+
+// tried notes how a list ended.
+func (f *follower) tried(src *source, err error) {
+	if err == nil {
+		f.well(src)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	src.tried = true
+	f.nudge()
+}
+
+// well notes that a source works.
+func (f *follower) well(src *source) {
+	f.mu.Lock()
+	was := src.broken
+	src.broken, src.reason, src.named, src.sure = time.Time{}, "", false, false
+	f.mu.Unlock()
+	if !was.IsZero() && f.missing.clear(src.shelf.what()) {
+		f.touch()
+	}
+}
+
+// trouble notes that a source does not work. What the site says for certain is missing at once; what may be
+// a moment's fault only when it lasts.
+func (f *follower) trouble(src *source, err error, certain bool) {
+	f.mu.Lock()
+	if src.broken.IsZero() {
+		src.broken = time.Now()
+	}
+	src.reason = why(err)
+	if certain {
+		src.named, src.sure = true, true
+	}
+	f.nudge()
+	f.mu.Unlock()
+	if certain && f.missing.set(src.shelf.what(), src.reason) {
+		f.touch()
+	}
+}
+
+// state says whether a checkpoint can be made, or what it waits for: everything was listed, and a watch that
+// broke had some time to go on.
+func (f *follower) state(now time.Time) (ready bool, waits string) {
+	f.mu.Lock()
+	var listing, shaky []string
+	var late []*source
+	for what, s := range f.sources {
+		switch {
+		case !s.tried:
+			listing = append(listing, what)
+		case s.broken.IsZero() || s.named:
+		case now.Sub(s.broken) < f.o.grace:
+			shaky = append(shaky, what)
+		default:
+			late = append(late, s)
+			s.named = true
+		}
+	}
+	f.mu.Unlock()
+	for _, s := range late {
+		if f.missing.set(s.shelf.what(), s.reason) {
+			f.touch()
+		}
+	}
+	switch {
+	case len(listing) > 0:
+		return false, fmt.Sprintf("reading %s at site %s", f.scope.Application, f.client.Site)
+	case len(shaky) > 0:
+		return false, fmt.Sprintf("waiting for the watch of %s at site %s to go on", some(shaky), f.client.Site)
+	}
+	return true, ""
+}
+
+// some names a few of many.
+func some(names []string) string {
+	slices.Sort(names)
+	const few = 3
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+}
+
+// clusterOnes are the shelves of kinds of the whole cluster that are followed.
+func (f *follower) clusterOnes() []*shelf {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []*shelf
+	for _, s := range f.sources {
+		if s.shelf.namespace == "" && s.shelf.only == "" {
+			out = append(out, s.shelf)
+		}
+	}
+	return out
+}
