@@ -25,6 +25,7 @@ func (d *decoder) application(name text, o *object) {
 	a.Retention = o.retention()
 	d.placement(a, o)
 	d.data(a, o)
+	a.Backup = schedule(o)
 	d.traffic(a, o)
 	d.probes(a, o)
 	restoring(a, o)
@@ -51,6 +52,9 @@ func (d *decoder) applicationObjectives(a *dr.Application, o *object) {
 	d.afterwards = append(d.afterwards, func() {
 		if t := d.tiers.get(tier.value); t != nil {
 			a.Objectives = t.Objectives
+			if a.Backup == (dr.Schedule{}) {
+				a.Backup = t.Backup
+			}
 			return
 		}
 		o.say(tier.node, known("Tier", tier.value, d.tiers.names), "there is no tier %q", tier.value)

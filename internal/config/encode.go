@@ -56,6 +56,11 @@ type (
 	}
 	outTier struct {
 		Objectives outObjectives `yaml:"objectives"`
+		Backup     *outSchedule  `yaml:"backup,omitempty"`
+	}
+	outSchedule struct {
+		Every string `yaml:"every,omitempty"`
+		Cron  string `yaml:"cron,omitempty"`
 	}
 	outObjectives struct {
 		RTO string `yaml:"rto"`
@@ -70,6 +75,7 @@ type (
 		Retention  *outRetention  `yaml:"retention,omitempty"`
 		Sites      outPlacement   `yaml:"sites"`
 		Data       []outData      `yaml:"data,omitempty"`
+		Backup     *outSchedule   `yaml:"backup,omitempty"`
 		Traffic    []outTraffic   `yaml:"traffic,omitempty"`
 		Probes     []outProbe     `yaml:"probes,omitempty"`
 		Restore    outRestore     `yaml:"restore,omitempty"`
@@ -143,7 +149,7 @@ func documentsOf(f *dr.Fleet) []outDocument {
 		add("Zone", z.Name, spec)
 	}
 	for _, t := range f.Tiers {
-		add("Tier", t.Name, outTier{*objectivesOf(t.Objectives)})
+		add("Tier", t.Name, outTier{*objectivesOf(t.Objectives), scheduleOf(t.Backup)})
 	}
 	for _, a := range f.Applications {
 		add("Application", a.Name, applicationOf(a))
@@ -155,10 +161,21 @@ func objectivesOf(o dr.Objectives) *outObjectives {
 	return &outObjectives{span(o.RTO), span(o.RPO)}
 }
 
+func scheduleOf(s dr.Schedule) *outSchedule {
+	if s == (dr.Schedule{}) {
+		return nil
+	}
+	out := &outSchedule{Cron: s.Cron}
+	if s.Every > 0 {
+		out.Every = span(s.Every)
+	}
+	return out
+}
+
 func applicationOf(a dr.Application) outApplication {
 	out := outApplication{
 		Namespaces: a.Namespaces, Tier: a.Tier, Strategy: string(a.Strategy), Vault: a.Vault, Retention: retentionOf(a.Retention),
-		Sites: outPlacement(a.Sites),
+		Sites: outPlacement(a.Sites), Backup: scheduleOf(a.Backup),
 	}
 	if a.Tier == "" {
 		out.Objectives = objectivesOf(a.Objectives)

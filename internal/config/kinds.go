@@ -187,6 +187,7 @@ func (d *decoder) tier(name text, o *object) {
 	if obj, ok := o.object("objectives", required); ok {
 		t.Objectives = objectives(obj)
 	}
+	t.Backup = schedule(o)
 	declare(d, &d.tiers, "Tier", name, t)
 }
 

@@ -88,6 +88,13 @@ type RFC2136 struct {
 type Tier struct {
 	Name       string     `json:"name"`
 	Objectives Objectives `json:"objectives"`
+	Backup     Schedule   `json:"backup,omitzero"` // of its applications that have none of their own
+}
+
+// Schedule says when data is backed up by itself. At most one of the two is given; none: never.
+type Schedule struct {
+	Every time.Duration `json:"every,omitempty"`
+	Cron  string        `json:"cron,omitempty"` // five fields, in UTC unless it begins with CRON_TZ=
 }
 
 // Objectives are what a user may demand of a recovery.
@@ -118,6 +125,7 @@ type Application struct {
 	Retention *Retention   `json:"retention,omitempty"`
 	Sites     Placement    `json:"sites"`
 	Data      []Datastore  `json:"data,omitempty"`
+	Backup    Schedule     `json:"backup,omitzero"` // of the data; resolved from the tier when left out
 	Traffic   []TrafficRef `json:"traffic,omitempty"`
 	Probes    []Probe      `json:"probes,omitempty"`
 	Restore   RestoreRules `json:"restore,omitzero"`

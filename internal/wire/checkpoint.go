@@ -139,6 +139,27 @@ func (d *documents) snapshot(ctx context.Context, snap repo.Snapshot) (repo.ID, 
 	return d.saver.SaveSnapshot(ctx, snap)
 }
 
+// commit makes a snapshot of everything put so far, goes on from it, and gives back the repository's lock. The
+// tree stands on an earlier snapshot: where that is gone, what it names may be gone as well.
+func (d *documents) commit(ctx context.Context, standsOn string, snap repo.Snapshot) (id repo.ID, stored int64, err error) {
+	d.mu.Lock()
+	err = d.open(ctx)
+	d.mu.Unlock()
+	if err != nil {
+		return repo.ID{}, 0, err
+	}
+	if standsOn != "" {
+		if err := repo.HasSnapshot(ctx, d.repo, standsOn); err != nil {
+			return repo.ID{}, 0, err
+		}
+	}
+	if id, err = d.snapshot(ctx, snap); err != nil {
+		return repo.ID{}, 0, err
+	}
+	stored = d.saver.Stats().StoredBytes
+	return id, stored, d.close(ctx)
+}
+
 // Checkpoint is a whole capture of a scope, stored.
 type Checkpoint struct {
 	Snapshot string

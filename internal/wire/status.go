@@ -47,7 +47,7 @@ func (o *Operation) Status(ctx context.Context) (*Status, error) {
 	for i := range facts.Points {
 		p := &facts.Points[i]
 		f.Points = append(f.Points, check.Point{RecoveryPoint: p.RecoveryPoint, Age: p.Age})
-		if p.Complete() && (s.Newest == nil || p.Epoch > s.Newest.Epoch || p.Epoch == s.Newest.Epoch && p.Time.After(s.Newest.Time)) {
+		if p.Complete() && (s.Newest == nil || p.Epoch > s.Newest.Epoch || p.Epoch == s.Newest.Epoch && !p.Time.Before(s.Newest.Time)) {
 			s.Newest, s.Age = &p.RecoveryPoint, p.Age
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"lifeboat.dev/lifeboat/internal/vault/blob"
 )
 
 // Snapshot is a tree at one time.
@@ -140,4 +142,16 @@ func (r *Repo) LoadSnapshot(ctx context.Context, idOrPrefix string) (Snapshot, e
 		return r.snapshot(ctx, ids[0])
 	}
 	return Snapshot{}, fmt.Errorf("snapshot %q: %w: %d of them", idOrPrefix, ErrAmbiguous, len(ids))
+}
+
+// HasSnapshot asks whether a snapshot is there. Error: ErrNotFound.
+func HasSnapshot(ctx context.Context, r *Repo, id string) error {
+	if _, err := ParseID(id); err != nil {
+		return err
+	}
+	_, err := r.store.Stat(ctx, snapshotDir+id)
+	if errors.Is(err, blob.ErrNotFound) {
+		return fmt.Errorf("snapshot %s: %w", id, ErrNotFound)
+	}
+	return err
 }
