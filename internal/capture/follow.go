@@ -44,7 +44,7 @@ const (
 	defaultGrace      = 10 * time.Second
 	defaultRediscover = 5 * time.Minute
 	// quiet is how long nothing must change before a checkpoint begins, unless it is due anyway.
-	quiet = 100 * time.Millisecond
+	quiet = 150 * time.Millisecond
 	// debounce lets the definitions of several kinds come in before their kinds are looked for.
 	debounce = 500 * time.Millisecond
 	// pingDeadline bounds the question whether the site answers, before a checkpoint.

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -41,7 +42,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often floors and figures of cluster state are measured in turns")
 	worker := flag.String("work", "", "do a task for another bench and print its result")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if *worker != "" {
 		var err error

@@ -38,6 +38,14 @@ func (b *bench) state(ctx context.Context, dir string, objects, rounds int) (err
 	}
 	b.figure("checkpoint-ratio", m.ratio(), boundCheckpoint)
 	b.figure("checkpoint-memory-mib", m.memory, boundMemory)
+	f, err := measureChanges(ctx, dir, c, rounds)
+	if err != nil {
+		return err
+	}
+	b.figure("checkpoint-after-change-seconds", median(f.delays), boundAfterChange)
+	b.figure("checkpoint-change-bytes-share", median(f.shares), boundChangeBytes)
+	b.figure("protect-memory-mib", f.memory, boundMemory)
+	fmt.Printf("protect at rest: %.0f MiB resident\n", f.idle)
 	return nil
 }
 

@@ -58,6 +58,9 @@ func doWork(ctx context.Context, kind, raw string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if kind == "protect" {
+		return protect(ctx, t, out)
+	}
 	var result any
 	switch kind {
 	case "list":
@@ -125,7 +128,7 @@ func checkpoint(ctx context.Context, c *kube.Client, t task) (captured, error) {
 	if err != nil {
 		return captured{}, err
 	}
-	mib, err := resident()
+	mib, err := memoryOf(os.Getpid(), "VmHWM")
 	return captured{Objects: cp.Found.Objects, Seconds: took, MiB: mib, Stored: cp.Stored, Missing: cp.Found.Missing}, err
 }
 
@@ -137,15 +140,15 @@ func newRepo(ctx context.Context, dir string) (*repo.Repo, error) {
 	return repo.Init(ctx, store, []byte("bench"))
 }
 
-// resident is the most memory, in MiB, that this process has had resident.
-func resident() (float64, error) {
-	status, err := os.ReadFile("/proc/self/status")
+// memoryOf is a process's memory in MiB: resident now (VmRSS), or the most that ever was (VmHWM).
+func memoryOf(pid int, which string) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
 		var kib float64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %f kB", &kib); n == 1 {
+		if n, _ := fmt.Sscanf(line, which+": %f kB", &kib); n == 1 {
 			return kib / 1024, nil
 		}
 	}

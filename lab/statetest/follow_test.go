@@ -174,7 +174,9 @@ func TestFollowKeepsUp(t *testing.T) {
 	f.until("the pod template", func(c checkpoint) bool { return c.has("namespaces/follow/core/podtemplates/low.json") })
 	create(t, east, ns, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: low, namespace: @NS@}, spec: {replicas: 0, selector: {matchLabels: {app: low}}, template: {metadata: {labels: {app: low}},
   spec: {priorityClassName: @NS@-low, runtimeClassName: @NS@-sandbox, containers: [{name: a, image: a}]}}}}`)
-	f.until("the classes that came to be needed", func(c checkpoint) bool { return c.has(low) && c.has("cluster/node.k8s.io/runtimeclasses/follow-sandbox.json") })
+	f.until("the classes that came to be needed", func(c checkpoint) bool {
+		return c.has(low) && c.has("cluster/node.k8s.io/runtimeclasses/follow-sandbox.json")
+	})
 	remove(t, east, ns, "apps/v1/Deployment/low")
 	f.until("the classes to be needed no longer", func(c checkpoint) bool {
 		return !c.has(low) && !c.has("cluster/node.k8s.io/runtimeclasses/follow-sandbox.json") && c.has("cluster/scheduling.k8s.io/priorityclasses/follow-high.json")
@@ -361,7 +363,9 @@ func TestFollowThroughFaults(t *testing.T) {
 		return false
 	})
 	create(t, east, ns, `{apiVersion: v1, kind: ConfigMap, metadata: {name: cut, namespace: @NS@}}`)
-	f.until("what came after the cut", func(c checkpoint) bool { return c.has("namespaces/faults/core/configmaps/cut.json") && len(c.Missing) == 0 })
+	f.until("what came after the cut", func(c checkpoint) bool {
+		return c.has("namespaces/faults/core/configmaps/cut.json") && len(c.Missing) == 0
+	})
 	if len(listed) > 0 {
 		t.Errorf("%d lists after watches were cut", len(listed))
 	}
