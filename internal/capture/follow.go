@@ -174,7 +174,9 @@ func (f *follower) loop(ctx context.Context) error {
 	ready := false
 	for {
 		var again time.Duration
-		switch is, what := f.state(time.Now()); {
+		switch late, is, what := f.state(time.Now()); {
+		case len(late) > 0:
+			f.giveUp(ctx, late)
 		case !is:
 			f.waiting("%s", what)
 			again = quiet

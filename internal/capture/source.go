@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,6 +28,7 @@ type source struct {
 	tried  bool      // the first list ended, one way or the other
 	broken time.Time // since when it does not work; zero: it does
 	reason string
+	asked  bool // it was told to try again because it took long
 	named  bool // as missing
 	sure   bool // the site said that it may not be read
 }
@@ -37,8 +36,13 @@ type source struct {
 // retryNow ends a pause, and counts trouble from now on; the caller holds mu.
 func (s *source) retryNow(now time.Time) {
 	if !s.broken.IsZero() && !s.sure {
-		s.broken, s.named = now, false
+		s.broken, s.asked, s.named = now, false, false
 	}
+	s.poke()
+}
+
+// poke ends a pause.
+func (s *source) poke() {
 	select {
 	case s.retry <- struct{}{}:
 	default:
@@ -128,7 +132,7 @@ func (f *follower) tried(src *source, err error) {
 func (f *follower) well(src *source) {
 	f.mu.Lock()
 	was := src.broken
-	src.broken, src.reason, src.named, src.sure = time.Time{}, "", false, false
+	src.broken, src.reason, src.asked, src.named, src.sure = time.Time{}, "", false, false, false
 	f.mu.Unlock()
 	if !was.IsZero() && f.missing.clear(src.shelf.what()) {
 		f.touch()
@@ -153,47 +157,57 @@ func (f *follower) trouble(src *source, err error, certain bool) {
 	}
 }
 
+// lastChance is what a watch that is broken for long gets once the site answers.
+const lastChance = 2 * time.Second
+
 // state says whether a checkpoint can be made, or what it waits for: everything was listed, and a watch that
-// broke had some time to go on.
-func (f *follower) state(now time.Time) (ready bool, waits string) {
+// broke had time to go on. One that had is late.
+func (f *follower) state(now time.Time) (late []*source, ready bool, waits string) {
 	f.mu.Lock()
-	var listing, shaky []string
-	var late []*source
-	for what, s := range f.sources {
+	defer f.mu.Unlock()
+	listing, shaky := false, false
+	for _, s := range f.sources {
 		switch {
 		case !s.tried:
-			listing = append(listing, what)
+			listing = true
 		case s.broken.IsZero() || s.named:
 		case now.Sub(s.broken) < f.o.grace:
-			shaky = append(shaky, what)
+			shaky = true
 		default:
 			late = append(late, s)
-			s.named = true
-		}
-	}
-	f.mu.Unlock()
-	for _, s := range late {
-		if f.missing.set(s.shelf.what(), s.reason) {
-			f.touch()
 		}
 	}
 	switch {
-	case len(listing) > 0:
-		return false, fmt.Sprintf("reading %s at site %s", f.scope.Application, f.client.Site)
-	case len(shaky) > 0:
-		return false, fmt.Sprintf("waiting for the watch of %s at site %s to go on", some(shaky), f.client.Site)
+	case listing:
+		return nil, false, fmt.Sprintf("reading %s at site %s", f.scope.Application, f.client.Site)
+	case len(late) > 0:
+		return late, false, ""
+	case shaky:
+		return nil, false, fmt.Sprintf("waiting for watches at site %s to go on", f.client.Site)
 	}
-	return true, ""
+	return nil, true, ""
 }
 
-// some names a few of many.
-func some(names []string) string {
-	slices.Sort(names)
-	const few = 3
-	if len(names) <= few {
-		return strings.Join(names, ", ")
+// giveUp calls what late sources bring missing, when the site answers and they had a last chance.
+func (f *follower) giveUp(ctx context.Context, late []*source) {
+	if !f.answers(ctx) {
+		return
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	for _, s := range late {
+		f.mu.Lock()
+		name := s.asked && !s.broken.IsZero()
+		if name {
+			s.named = true
+		} else if !s.broken.IsZero() {
+			s.asked, s.broken = true, time.Now().Add(lastChance-f.o.grace)
+			s.poke()
+		}
+		reason := s.reason
+		f.mu.Unlock()
+		if name && f.missing.set(s.shelf.what(), reason) {
+			f.touch()
+		}
+	}
 }
 
 // clusterOnes are the shelves of kinds of the whole cluster that are followed.

@@ -342,6 +342,12 @@ func TestFollowThroughFaults(t *testing.T) {
 {apiVersion: v1, kind: ConfigMap, metadata: {name: stays, namespace: @NS@}}
 ---
 {apiVersion: v1, kind: ConfigMap, metadata: {name: goes, namespace: @NS@}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: stays, namespace: @NS@}}
+---
+{apiVersion: v1, kind: PodTemplate, metadata: {name: stays, namespace: @NS@}, template: {spec: {containers: [{name: a, image: a}]}}}
+---
+{apiVersion: v1, kind: LimitRange, metadata: {name: stays, namespace: @NS@}, spec: {limits: [{type: Container}]}}
 `)
 	through, faults := fronted(t, east)
 	f := follow(t, through, &kept{memory: newMemory()}, ns)
@@ -370,36 +376,50 @@ func TestFollowThroughFaults(t *testing.T) {
 		t.Errorf("%d lists after watches were cut", len(listed))
 	}
 
-	// The version that a watch goes on from is too old, and every list is refused, fails or breaks off: what
-	// is kept stays, and is called missing.
-	for name, spoil := range map[string]func(http.ResponseWriter) bool{
-		"refused": func(w http.ResponseWriter) bool { return status(w, http.StatusForbidden, "Forbidden") },
-		"failing": func(w http.ResponseWriter) bool { return status(w, http.StatusInternalServerError, "InternalError") },
-		"breaking off": func(w http.ResponseWriter) bool {
-			_, _ = w.Write([]byte(`{"kind":"ConfigMapList","metadata":{"resourceVersion":"5"},"items":[`))
+	// The versions that watches go on from are too old, and lists are refused, fail, break off or make no
+	// sense: what is kept stays, and is called missing.
+	spoilt := map[string]func(http.ResponseWriter) bool{
+		"configmaps": func(w http.ResponseWriter) bool { return status(w, http.StatusForbidden, "Forbidden") },
+		"secrets":    func(w http.ResponseWriter) bool { return status(w, http.StatusInternalServerError, "InternalError") },
+		"podtemplates": func(w http.ResponseWriter) bool {
+			_, _ = w.Write([]byte(`{"kind":"PodTemplateList","metadata":{"resourceVersion":"5"},"items":[`))
 			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)
 		},
-		"nonsense": func(w http.ResponseWriter) bool { _, _ = w.Write([]byte(`<html>welcome</html>`)); return true },
-	} {
-		faults.set(func(w http.ResponseWriter, r *http.Request) bool {
-			switch {
-			case isWatch(r):
-				return status(w, http.StatusGone, "Expired")
-			case isList(r):
-				return spoil(w)
-			}
-			return false
-		})
-		broken := f.until("a kind whose lists are "+name+" to be named", func(c checkpoint) bool {
-			return slices.ContainsFunc(c.Missing, func(s string) bool { return strings.HasPrefix(s, "configmaps of namespace faults: ") })
-		})
-		if !broken.has(stays) || !broken.has(goes) {
-			t.Errorf("lists that are %s delete what is kept", name)
-		}
-		faults.set(nil)
-		f.until("the kind to be whole again", func(c checkpoint) bool { return len(c.Missing) == 0 && c.has(stays) && c.has(goes) })
+		"limitranges": func(w http.ResponseWriter) bool { _, _ = w.Write([]byte(`<html>welcome</html>`)); return true },
 	}
+	all := func(c checkpoint) bool {
+		for kind := range spoilt {
+			if !c.has("namespaces/faults/core/" + kind + "/stays.json") {
+				return false
+			}
+		}
+		return true
+	}
+	faults.set(func(w http.ResponseWriter, r *http.Request) bool {
+		kind, in := strings.CutPrefix(r.URL.Path, "/api/v1/namespaces/faults/")
+		switch spoil := spoilt[kind]; {
+		case !in || spoil == nil:
+			return false
+		case r.URL.Query().Get("watch") != "":
+			return status(w, http.StatusGone, "Expired")
+		default:
+			return spoil(w)
+		}
+	})
+	broken := f.until("the kinds whose lists are spoilt to be named", func(c checkpoint) bool {
+		for kind := range spoilt {
+			if !slices.ContainsFunc(c.Missing, func(s string) bool { return strings.HasPrefix(s, kind+" of namespace faults: ") }) {
+				return false
+			}
+		}
+		return len(c.Missing) == len(spoilt)
+	})
+	if !all(broken) || !broken.has(goes) {
+		t.Error("spoilt lists delete what is kept")
+	}
+	faults.set(nil)
+	f.until("everything to be whole again", func(c checkpoint) bool { return len(c.Missing) == 0 && all(c) && c.has(goes) })
 
 	// What was deleted while no watch could see it is told by a complete list.
 	faults.set(func(w http.ResponseWriter, r *http.Request) bool {
