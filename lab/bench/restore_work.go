@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -81,6 +82,6 @@ func restoreAll(ctx context.Context, c *kube.Client, t task) (restored, error) {
 	if out.Unchanged+len(out.Problems) < t.Objects {
 		return result, fmt.Errorf("%d objects were compared of %d", out.Unchanged+len(out.Problems), t.Objects)
 	}
-	result.MiB, err = resident()
+	result.MiB, err = memoryOf(os.Getpid(), "VmHWM")
 	return result, err
 }

@@ -31,11 +31,11 @@ import (
 type kept struct {
 	*memory
 	mu          sync.Mutex
-	checkpoints []checkpoint
+	checkpoints []moment
 	fail        error // of the next Commit
 }
 
-type checkpoint struct {
+type moment struct {
 	capture.Checkpoint
 	docs map[string][]byte
 }
@@ -50,7 +50,7 @@ func (k *kept) Commit(_ context.Context, c capture.Checkpoint) error {
 	}
 	k.memory.mu.Lock()
 	defer k.memory.mu.Unlock()
-	k.checkpoints = append(k.checkpoints, checkpoint{c, maps.Clone(k.docs)})
+	k.checkpoints = append(k.checkpoints, moment{c, maps.Clone(k.docs)})
 	if n := len(k.docs) - 1; n != c.Objects { // one is the description
 		return fmt.Errorf("%d documents, but %d objects are described", n, c.Objects)
 	}
@@ -63,11 +63,11 @@ func (k *kept) count() int {
 	return len(k.checkpoints)
 }
 
-func (k *kept) last() checkpoint {
+func (k *kept) last() moment {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.checkpoints) == 0 {
-		return checkpoint{}
+		return moment{}
 	}
 	return k.checkpoints[len(k.checkpoints)-1]
 }
@@ -105,11 +105,11 @@ func follow(t *testing.T, c *kube.Client, k *kept, namespaces ...string) *follow
 }
 
 // until waits for a checkpoint that fits.
-func (f *following) until(what string, fits func(checkpoint) bool) checkpoint {
+func (f *following) until(what string, fits func(moment) bool) moment {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
-	var found checkpoint
+	var found moment
 	err := kube.WaitFor(ctx, what, 50*time.Millisecond, func(context.Context) (bool, string, error) {
 		found = f.last()
 		return found.docs != nil && fits(found), fmt.Sprintf("%d checkpoints, missing %v", f.count(), found.Missing), nil
@@ -120,7 +120,7 @@ func (f *following) until(what string, fits func(checkpoint) bool) checkpoint {
 	return found
 }
 
-func (c checkpoint) has(path string) bool { return c.docs[path] != nil }
+func (c moment) has(path string) bool { return c.docs[path] != nil }
 
 func TestFollowKeepsUp(t *testing.T) {
 	t.Parallel()
@@ -129,7 +129,7 @@ func TestFollowKeepsUp(t *testing.T) {
 	create(t, east, ns, application)
 	k := &kept{memory: newMemory()}
 	f := follow(t, east, k, ns)
-	first := f.until("the first checkpoint", func(checkpoint) bool { return true })
+	first := f.until("the first checkpoint", func(moment) bool { return true })
 	full, result := captured(t, east, ns)
 	if !slices.Equal(slices.Sorted(maps.Keys(full.docs)), slices.Sorted(maps.Keys(first.docs))) || first.Objects != result.Objects || len(first.Missing) > 0 {
 		t.Errorf("followed:\n%v\ncaptured at once:\n%v\nmissing %v", slices.Sorted(maps.Keys(first.docs)), slices.Sorted(maps.Keys(full.docs)), first.Missing)
@@ -148,7 +148,7 @@ func TestFollowKeepsUp(t *testing.T) {
 	patch(t, east, ns, "v1/ConfigMap/web", "data: {title: Another shop}")
 	create(t, east, ns, `{apiVersion: v1, kind: ConfigMap, metadata: {name: new, namespace: @NS@}}`)
 	remove(t, east, ns, "v1/Secret/key")
-	changed := f.until("the changes", func(c checkpoint) bool {
+	changed := f.until("the changes", func(c moment) bool {
 		return strings.Contains(string(c.docs["namespaces/follow/core/configmaps/web.json"]), "Another shop") &&
 			c.has("namespaces/follow/core/configmaps/new.json") && !c.has("namespaces/follow/core/secrets/key.json")
 	})
@@ -171,14 +171,14 @@ func TestFollowKeepsUp(t *testing.T) {
 {apiVersion: v1, kind: PodTemplate, metadata: {name: low, namespace: @NS@}, template: {spec: {priorityClassName: @NS@-low, runtimeClassName: @NS@-sandbox, containers: [{name: a, image: a}]}}}
 `)
 	low := "cluster/scheduling.k8s.io/priorityclasses/follow-low.json"
-	f.until("the pod template", func(c checkpoint) bool { return c.has("namespaces/follow/core/podtemplates/low.json") })
+	f.until("the pod template", func(c moment) bool { return c.has("namespaces/follow/core/podtemplates/low.json") })
 	create(t, east, ns, `{apiVersion: apps/v1, kind: Deployment, metadata: {name: low, namespace: @NS@}, spec: {replicas: 0, selector: {matchLabels: {app: low}}, template: {metadata: {labels: {app: low}},
   spec: {priorityClassName: @NS@-low, runtimeClassName: @NS@-sandbox, containers: [{name: a, image: a}]}}}}`)
-	f.until("the classes that came to be needed", func(c checkpoint) bool {
+	f.until("the classes that came to be needed", func(c moment) bool {
 		return c.has(low) && c.has("cluster/node.k8s.io/runtimeclasses/follow-sandbox.json")
 	})
 	remove(t, east, ns, "apps/v1/Deployment/low")
-	f.until("the classes to be needed no longer", func(c checkpoint) bool {
+	f.until("the classes to be needed no longer", func(c moment) bool {
 		return !c.has(low) && !c.has("cluster/node.k8s.io/runtimeclasses/follow-sandbox.json") && c.has("cluster/scheduling.k8s.io/priorityclasses/follow-high.json")
 	})
 	if err := f.stop(); err != nil {
@@ -189,7 +189,7 @@ func TestFollowKeepsUp(t *testing.T) {
 	before := f.count()
 	remove(t, east, ns, "v1/ConfigMap/new")
 	f = follow(t, east, k, ns)
-	f.until("what happened meanwhile", func(c checkpoint) bool { return !c.has("namespaces/follow/core/configmaps/new.json") })
+	f.until("what happened meanwhile", func(c moment) bool { return !c.has("namespaces/follow/core/configmaps/new.json") })
 	if got := f.count() - before; got != 1 {
 		t.Errorf("%d checkpoints after a restart, want 1", got)
 	}
@@ -207,7 +207,7 @@ func TestFollowNewKindsAndOldOnes(t *testing.T) {
 	const ns = "kinds"
 	create(t, east, ns, `{apiVersion: v1, kind: Namespace, metadata: {name: @NS@}}`)
 	f := follow(t, east, &kept{memory: newMemory()}, ns)
-	f.until("the first checkpoint", func(checkpoint) bool { return true })
+	f.until("the first checkpoint", func(moment) bool { return true })
 	crd, object := "cluster/apiextensions.k8s.io/customresourcedefinitions/toys.kinds.example.com.json", "namespaces/kinds/kinds.example.com/toys/ball.json"
 	toy := `{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: toys.@NS@.example.com}, spec: {group: @NS@.example.com, scope: Namespaced,
   names: {kind: Toy, listKind: ToyList, plural: toys, singular: toy}, versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]}}
@@ -215,12 +215,12 @@ func TestFollowNewKindsAndOldOnes(t *testing.T) {
 {apiVersion: @NS@.example.com/v1, kind: Toy, metadata: {name: ball, namespace: @NS@}, size: 3}
 `
 	create(t, east, ns, toy)
-	f.until("a new kind", func(c checkpoint) bool { return c.has(object) && c.has(crd) && len(c.Missing) == 0 })
+	f.until("a new kind", func(c moment) bool { return c.has(object) && c.has(crd) && len(c.Missing) == 0 })
 	remove(t, east, "", "apiextensions.k8s.io/v1/CustomResourceDefinition/toys.kinds.example.com")
-	f.until("the kind to go", func(c checkpoint) bool { return !c.has(object) && !c.has(crd) && len(c.Missing) == 0 })
+	f.until("the kind to go", func(c moment) bool { return !c.has(object) && !c.has(crd) && len(c.Missing) == 0 })
 	east.Mapper.Reset()
 	create(t, east, ns, toy)
-	f.until("the kind again", func(c checkpoint) bool { return c.has(object) && c.has(crd) && len(c.Missing) == 0 })
+	f.until("the kind again", func(c moment) bool { return c.has(object) && c.has(crd) && len(c.Missing) == 0 })
 	if err := f.stop(); err != nil {
 		t.Error(err)
 	}
@@ -235,9 +235,9 @@ func TestFollowANamespaceThatGoes(t *testing.T) {
 {apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: @NS@}}
 `)
 	f := follow(t, east, &kept{memory: newMemory()}, ns)
-	f.until("the first checkpoint", func(c checkpoint) bool { return c.has("namespaces/goes/core/configmaps/a.json") })
+	f.until("the first checkpoint", func(c moment) bool { return c.has("namespaces/goes/core/configmaps/a.json") })
 	remove(t, east, "", "v1/Namespace/goes")
-	f.until("the namespace to be named", func(c checkpoint) bool { return slices.Contains(c.Missing, "namespace goes: it is being deleted") })
+	f.until("the namespace to be named", func(c moment) bool { return slices.Contains(c.Missing, "namespace goes: it is being deleted") })
 	// No controller empties it here.
 	remove(t, east, ns, "v1/ConfigMap/a")
 	emptied, err := east.Typed.CoreV1().Namespaces().Get(t.Context(), ns, metav1.GetOptions{})
@@ -248,7 +248,7 @@ func TestFollowANamespaceThatGoes(t *testing.T) {
 	if _, err := east.Typed.CoreV1().Namespaces().Finalize(t.Context(), emptied, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	gone := f.until("the namespace to be gone", func(c checkpoint) bool { return slices.Contains(c.Missing, "namespace goes: it does not exist") })
+	gone := f.until("the namespace to be gone", func(c moment) bool { return slices.Contains(c.Missing, "namespace goes: it does not exist") })
 	if gone.has("cluster/core/namespaces/goes.json") || gone.has("namespaces/goes/core/configmaps/a.json") {
 		t.Error("it is still there")
 	}
@@ -256,7 +256,7 @@ func TestFollowANamespaceThatGoes(t *testing.T) {
 ---
 {apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: @NS@}}
 `)
-	f.until("the namespace again", func(c checkpoint) bool { return len(c.Missing) == 0 && c.has("namespaces/goes/core/configmaps/b.json") })
+	f.until("the namespace again", func(c moment) bool { return len(c.Missing) == 0 && c.has("namespaces/goes/core/configmaps/b.json") })
 	if err := f.stop(); err != nil {
 		t.Error(err)
 	}
@@ -352,7 +352,7 @@ func TestFollowThroughFaults(t *testing.T) {
 	through, faults := fronted(t, east)
 	f := follow(t, through, &kept{memory: newMemory()}, ns)
 	stays, goes := "namespaces/faults/core/configmaps/stays.json", "namespaces/faults/core/configmaps/goes.json"
-	f.until("the first checkpoint", func(c checkpoint) bool { return c.has(stays) && c.has(goes) })
+	f.until("the first checkpoint", func(c moment) bool { return c.has(stays) && c.has(goes) })
 	isList := func(r *http.Request) bool {
 		return strings.HasSuffix(r.URL.Path, "/namespaces/faults/configmaps") && r.URL.Query().Get("watch") == ""
 	}
@@ -369,7 +369,7 @@ func TestFollowThroughFaults(t *testing.T) {
 		return false
 	})
 	create(t, east, ns, `{apiVersion: v1, kind: ConfigMap, metadata: {name: cut, namespace: @NS@}}`)
-	f.until("what came after the cut", func(c checkpoint) bool {
+	f.until("what came after the cut", func(c moment) bool {
 		return c.has("namespaces/faults/core/configmaps/cut.json") && len(c.Missing) == 0
 	})
 	if len(listed) > 0 {
@@ -388,7 +388,7 @@ func TestFollowThroughFaults(t *testing.T) {
 		},
 		"limitranges": func(w http.ResponseWriter) bool { _, _ = w.Write([]byte(`<html>welcome</html>`)); return true },
 	}
-	all := func(c checkpoint) bool {
+	all := func(c moment) bool {
 		for kind := range spoilt {
 			if !c.has("namespaces/faults/core/" + kind + "/stays.json") {
 				return false
@@ -407,7 +407,7 @@ func TestFollowThroughFaults(t *testing.T) {
 			return spoil(w)
 		}
 	})
-	broken := f.until("the kinds whose lists are spoilt to be named", func(c checkpoint) bool {
+	broken := f.until("the kinds whose lists are spoilt to be named", func(c moment) bool {
 		for kind := range spoilt {
 			if !slices.ContainsFunc(c.Missing, func(s string) bool { return strings.HasPrefix(s, kind+" of namespace faults: ") }) {
 				return false
@@ -419,7 +419,7 @@ func TestFollowThroughFaults(t *testing.T) {
 		t.Error("spoilt lists delete what is kept")
 	}
 	faults.set(nil)
-	f.until("everything to be whole again", func(c checkpoint) bool { return len(c.Missing) == 0 && all(c) && c.has(goes) })
+	f.until("everything to be whole again", func(c moment) bool { return len(c.Missing) == 0 && all(c) && c.has(goes) })
 
 	// What was deleted while no watch could see it is told by a complete list.
 	faults.set(func(w http.ResponseWriter, r *http.Request) bool {
@@ -428,7 +428,7 @@ func TestFollowThroughFaults(t *testing.T) {
 	remove(t, east, ns, "v1/ConfigMap/goes")
 	time.Sleep(time.Second)
 	faults.set(nil)
-	f.until("the deletion", func(c checkpoint) bool { return c.has(stays) && !c.has(goes) && len(c.Missing) == 0 })
+	f.until("the deletion", func(c moment) bool { return c.has(stays) && !c.has(goes) && len(c.Missing) == 0 })
 
 	// The whole site goes away and comes back: no checkpoint meanwhile, none that is incomplete afterwards.
 	faults.set(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
@@ -439,7 +439,7 @@ func TestFollowThroughFaults(t *testing.T) {
 		t.Errorf("a checkpoint of a site that does not answer: missing %v", f.last().Missing)
 	}
 	faults.set(nil)
-	back := f.until("the site to be back", func(c checkpoint) bool { return c.has("namespaces/faults/core/configmaps/outage.json") })
+	back := f.until("the site to be back", func(c moment) bool { return c.has("namespaces/faults/core/configmaps/outage.json") })
 	if len(back.Missing) > 0 || !back.has(stays) {
 		t.Errorf("after the outage %v are missing", back.Missing)
 	}
