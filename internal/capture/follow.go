@@ -58,7 +58,7 @@ const (
 // A document is deleted only for a watch event or a complete list that says so. What cannot be read is kept as
 // it was, and makes checkpoints incomplete by name.
 func Follow(ctx context.Context, c *kube.Client, scope Scope, store Store, o FollowOptions) error {
-	f := &follower{store: store, o: o.withDefaults(), sources: map[string]*source{}, wake: make(chan struct{}, 1)}
+	f := &follower{store: store, o: o.withDefaults(), sources: sources{all: map[string]*source{}}, wake: make(chan struct{}, 1)}
 	var err error
 	if f.engine, err = newEngine(ctx, c, scope, store); err != nil {
 		return err
@@ -118,8 +118,9 @@ type follower struct {
 	group *errgroup.Group
 	wake  chan struct{} // something has happened that the loop may wait for
 
+	sources sources
+
 	mu           sync.Mutex
-	sources      map[string]*source
 	dirty        int       // changes since the last checkpoint
 	first, last  time.Time // of them
 	committed    time.Time // when the last checkpoint began
@@ -174,12 +175,12 @@ func (f *follower) loop(ctx context.Context) error {
 	ready := false
 	for {
 		var again time.Duration
-		switch late, is, what := f.state(time.Now()); {
+		switch late, waits := f.sources.state(time.Now(), f.o.grace); {
+		case waits != "":
+			f.waiting("waiting for %s at site %s", waits, f.client.Site)
+			again = quiet
 		case len(late) > 0:
 			f.giveUp(ctx, late)
-		case !is:
-			f.waiting("%s", what)
-			again = quiet
 		case !ready:
 			// From here on a checkpoint is made only of what changes; the first one if there is none, or
 			// if it would say something else.
@@ -307,17 +308,13 @@ func (f *follower) outage(ctx context.Context) {
 			break
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, s := range f.sources {
-		s.retryNow(time.Now())
-	}
+	f.sources.retry(time.Now())
 }
 
 // settleCluster captures what has come to be needed of the cluster; a site that goes away meanwhile is for the
 // next try.
 func (f *follower) settleCluster(ctx context.Context) error {
-	err := f.settle(ctx, f.clusterOnes())
+	err := f.settle(ctx, f.sources.clusterOnes())
 	if err == nil || judge(ctx, err) == fatal {
 		return err
 	}

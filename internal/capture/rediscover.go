@@ -58,13 +58,7 @@ func (f *follower) rediscover(ctx context.Context) error {
 	for _, r := range found.served {
 		served[r.GroupResource().String()] = r
 	}
-	f.mu.Lock()
-	sources := make([]*source, 0, len(f.sources))
-	for _, s := range f.sources {
-		sources = append(sources, s)
-	}
-	f.mu.Unlock()
-	for _, src := range sources {
+	for _, src := range f.sources.list() {
 		r, there := served[src.shelf.kind()]
 		switch {
 		case there && r.GroupVersionResource == src.shelf.GroupVersionResource:
@@ -79,10 +73,7 @@ func (f *follower) rediscover(ctx context.Context) error {
 		}
 	}
 	for _, s := range f.shelves(found) {
-		f.mu.Lock()
-		_, followed := f.sources[s.what()]
-		f.mu.Unlock()
-		if !followed {
+		if !f.sources.follows(s.what()) {
 			f.start(ctx, s)
 		}
 	}
@@ -93,9 +84,7 @@ func (f *follower) rediscover(ctx context.Context) error {
 func (f *follower) end(src *source) {
 	src.stop()
 	<-src.ended
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.sources, src.shelf.what())
+	f.sources.remove(src)
 }
 
 // discardGone takes a kind out that the site neither names nor serves. Both have to be said: the one may be

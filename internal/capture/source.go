@@ -3,8 +3,10 @@ package capture
 import (
 	"context"
 	"errors"
-	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,21 +26,13 @@ type source struct {
 	ended   chan struct{}
 	retry   chan struct{} // ends a pause
 
-	// Guarded by the follower's mu.
+	// Guarded by the mu of sources.
 	tried  bool      // the first list ended, one way or the other
 	broken time.Time // since when it does not work; zero: it does
 	reason string
 	asked  bool // it was told to try again because it took long
 	named  bool // as missing
 	sure   bool // the site said that it may not be read
-}
-
-// retryNow ends a pause, and counts trouble from now on; the caller holds mu.
-func (s *source) retryNow(now time.Time) {
-	if !s.broken.IsZero() && !s.sure {
-		s.broken, s.asked, s.named = now, false, false
-	}
-	s.poke()
 }
 
 // poke ends a pause.
@@ -53,9 +47,7 @@ func (s *source) poke() {
 func (f *follower) start(ctx context.Context, s *shelf) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	src := &source{shelf: s, ended: make(chan struct{}), retry: make(chan struct{}, 1), stop: func() { cancel(errStopped) }}
-	f.mu.Lock()
-	f.sources[s.what()] = src
-	f.mu.Unlock()
+	f.sources.add(src)
 	f.group.Go(func() error {
 		defer close(src.ended)
 		err := f.follow(ctx, src)
@@ -122,18 +114,18 @@ func (f *follower) tried(src *source, err error) {
 	if err == nil {
 		f.well(src)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.sources.mu.Lock()
+	defer f.sources.mu.Unlock()
 	src.tried = true
 	f.nudge()
 }
 
 // well notes that a source works.
 func (f *follower) well(src *source) {
-	f.mu.Lock()
+	f.sources.mu.Lock()
 	was := src.broken
 	src.broken, src.reason, src.asked, src.named, src.sure = time.Time{}, "", false, false, false
-	f.mu.Unlock()
+	f.sources.mu.Unlock()
 	if !was.IsZero() && f.missing.clear(src.shelf.what()) {
 		f.touch()
 	}
@@ -142,7 +134,7 @@ func (f *follower) well(src *source) {
 // trouble notes that a source does not work. What the site says for certain is missing at once; what may be
 // a moment's fault only when it lasts.
 func (f *follower) trouble(src *source, err error, certain bool) {
-	f.mu.Lock()
+	f.sources.mu.Lock()
 	if src.broken.IsZero() {
 		src.broken = time.Now()
 	}
@@ -151,7 +143,7 @@ func (f *follower) trouble(src *source, err error, certain bool) {
 		src.named, src.sure = true, true
 	}
 	f.nudge()
-	f.mu.Unlock()
+	f.sources.mu.Unlock()
 	if certain && f.missing.set(src.shelf.what(), src.reason) {
 		f.touch()
 	}
@@ -160,32 +152,23 @@ func (f *follower) trouble(src *source, err error, certain bool) {
 // lastChance is what a watch that is broken for long gets once the site answers.
 const lastChance = 2 * time.Second
 
-// state says whether a checkpoint can be made, or what it waits for: everything was listed, and a watch that
-// broke had time to go on. One that had is late.
-func (f *follower) state(now time.Time) (late []*source, ready bool, waits string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	listing, shaky := false, false
-	for _, s := range f.sources {
+// state says whether everything was listed and every watch that broke had time to go on, or what is waited
+// for; a source that had its time is late.
+func (s *sources) state(now time.Time, grace time.Duration) (late []*source, waits string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, src := range s.all {
 		switch {
-		case !s.tried:
-			listing = true
-		case s.broken.IsZero() || s.named:
-		case now.Sub(s.broken) < f.o.grace:
-			shaky = true
+		case !src.tried:
+			return nil, "the objects to be listed"
+		case src.broken.IsZero() || src.named:
+		case now.Sub(src.broken) < grace:
+			waits = "watches to go on"
 		default:
-			late = append(late, s)
+			late = append(late, src)
 		}
 	}
-	switch {
-	case listing:
-		return nil, false, fmt.Sprintf("reading %s at site %s", f.scope.Application, f.client.Site)
-	case len(late) > 0:
-		return late, false, ""
-	case shaky:
-		return nil, false, fmt.Sprintf("waiting for watches at site %s to go on", f.client.Site)
-	}
-	return nil, true, ""
+	return late, waits
 }
 
 // giveUp calls what late sources bring missing, when the site answers and they had a last chance.
@@ -194,7 +177,7 @@ func (f *follower) giveUp(ctx context.Context, late []*source) {
 		return
 	}
 	for _, s := range late {
-		f.mu.Lock()
+		f.sources.mu.Lock()
 		name := s.asked && !s.broken.IsZero()
 		if name {
 			s.named = true
@@ -203,21 +186,61 @@ func (f *follower) giveUp(ctx context.Context, late []*source) {
 			s.poke()
 		}
 		reason := s.reason
-		f.mu.Unlock()
+		f.sources.mu.Unlock()
 		if name && f.missing.set(s.shelf.what(), reason) {
 			f.touch()
 		}
 	}
 }
 
+// sources are all that is followed.
+type sources struct {
+	mu  sync.Mutex
+	all map[string]*source
+}
+
+func (s *sources) add(src *source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all[src.shelf.what()] = src
+}
+
+func (s *sources) remove(src *source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, src.shelf.what())
+}
+
+func (s *sources) follows(what string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[what] != nil
+}
+
+func (s *sources) list() []*source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.all))
+}
+
+// retry lets all that are broken try again, and counts their time from now on.
+func (s *sources) retry(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, src := range s.all {
+		if !src.broken.IsZero() && !src.sure {
+			src.broken, src.asked, src.named = now, false, false
+		}
+		src.poke()
+	}
+}
+
 // clusterOnes are the shelves of kinds of the whole cluster that are followed.
-func (f *follower) clusterOnes() []*shelf {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (s *sources) clusterOnes() []*shelf {
 	var out []*shelf
-	for _, s := range f.sources {
-		if s.shelf.namespace == "" && s.shelf.only == "" {
-			out = append(out, s.shelf)
+	for _, src := range s.list() {
+		if src.shelf.namespace == "" && src.shelf.only == "" {
+			out = append(out, src.shelf)
 		}
 	}
 	return out

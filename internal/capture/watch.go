@@ -52,14 +52,15 @@ func (f *follower) watch(ctx context.Context, src *source) error {
 
 // event does what a watch says.
 func (f *follower) event(ctx context.Context, src *source, w *worker, kind string, object rawjson.Value) error {
+	if k := src.shelf.kind(); kind != "BOOKMARK" && (k == kindDefinition || k == kindAPIService) {
+		f.lookAgain(debounce) // there may be new kinds
+	}
 	switch kind {
 	case "ADDED", "MODIFIED":
-		f.newKinds(src)
 		w.s.turn.Lock()
 		defer w.s.turn.Unlock()
 		return w.take(ctx, object.Raw())
 	case "DELETED":
-		f.newKinds(src)
 		w.s.turn.Lock()
 		defer w.s.turn.Unlock()
 		name := object.Get("metadata", "name").Text()
@@ -79,11 +80,4 @@ func (f *follower) event(ctx context.Context, src *source, w *worker, kind strin
 		return &apierrors.StatusError{ErrStatus: status}
 	}
 	return fmt.Errorf("a watch of %s said %q", w.s.what(), kind)
-}
-
-// newKinds looks again at what is served when a definition of kinds changes.
-func (f *follower) newKinds(src *source) {
-	if k := src.shelf.kind(); k == kindDefinition || k == kindAPIService {
-		f.lookAgain(debounce)
-	}
 }
