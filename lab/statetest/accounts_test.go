@@ -86,7 +86,7 @@ func TestOwners(t *testing.T) {
 	t.Parallel()
 	north := withControllers(t)
 	east, _ := connect(t)
-	const ns = "owners"
+	const ns = "owned-by"
 	create(t, east, ns, emptyNamespace+"---\n"+definition(ns, "Owner", "v1")+`
 ---
 {apiVersion: v1, kind: ConfigMap, metadata: {name: parent, namespace: @NS@}}

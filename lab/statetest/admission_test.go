@@ -13,7 +13,6 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lifeboat.dev/lifeboat/internal/kube"
 	"lifeboat.dev/lifeboat/lab/internal/pki"
@@ -306,10 +305,7 @@ func TestAdmissionPolicyThatRefuses(t *testing.T) {
 ---
 {apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {name: @NS@}, spec: {policyName: @NS@, validationActions: [Deny], matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: @NS@}}}}}`)
 	create(t, west, ns, emptyNamespace)
-	eventually(t, "the policy to be in force", func() (bool, string) { // API servers take it in by and by
-		_, err := west.Typed.CoreV1().ConfigMaps(ns).Create(t.Context(), configMap("probe"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		return err != nil, "it lets pass"
-	})
+	inForce(t, west, ns)
 	began := time.Now()
 	v.refused("ConfigMap "+ns+"/settings", "needs a team")
 	if took := time.Since(began); took > v.opts.GateTimeout/2 {

@@ -270,3 +270,5 @@ func served(t *testing.T, c *kube.Client, groupVersion string) {
 		return err == nil && len(list.APIResources) > 0, fmt.Sprint(err)
 	})
 }
+
+var dryRun = metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
