@@ -133,7 +133,11 @@ func (p *protector) leased(ctx context.Context, got func()) (err error) {
 		return err
 	}
 	got()
-	defer func() { err = errors.Join(err, lease.Release(ctx)) }()
+	defer func() {
+		if released := lease.Release(ctx); err == nil { // what ended the session says more
+			err = released
+		}
+	}()
 	return p.session(leased)
 }
 
