@@ -17,10 +17,11 @@ func retain(points []dr.RecoveryPoint, policy *dr.Retention, busy map[string]str
 	because := func(p *dr.RecoveryPoint, format string, args ...any) {
 		why[p.ID] = append(why[p.ID], fmt.Sprintf(format, args...))
 	}
-	// Newest first; the epoch decides before the clock, as it does where a point is chosen.
+	// Newest first; the epoch decides before the clock, as it does where a point is chosen. Points with the
+	// same data are of one time: of these the one that was made last is the newest.
 	points = slices.Clone(points)
 	slices.SortStableFunc(points, func(a, b dr.RecoveryPoint) int {
-		return cmp.Or(cmp.Compare(b.Epoch, a.Epoch), b.Time.Compare(a.Time))
+		return cmp.Or(cmp.Compare(b.Epoch, a.Epoch), b.Time.Compare(a.Time), cmp.Compare(b.ID, a.ID))
 	})
 	held := map[string]bool{}
 	complete := 0

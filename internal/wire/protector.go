@@ -110,7 +110,7 @@ func (p *protector) waiting(format string, a ...any) {
 	}
 }
 
-// protectRecord names the lease of those who protect an application (docs/adr/0009).
+// protectRecord names the lease of those who protect an application (docs/adr/0008).
 func protectRecord(app string) string { return app + ".protect" }
 
 // hold takes the lease that keeps two protectors of an application apart, and protects it under that.
@@ -273,7 +273,7 @@ func (s *stateStore) Commit(ctx context.Context, c capture.Checkpoint) error {
 	}
 	p.addData(&point)
 	point.Finished = time.Now().UTC()
-	if err := p.vault.PutPoint(ctx, point); err != nil {
+	if err := vault.SealPoint(ctx, p.vault, point); err != nil {
 		return fmt.Errorf("seal recovery point %s: %w", point.ID, err)
 	}
 	p.mu.Lock()

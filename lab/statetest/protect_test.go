@@ -250,7 +250,7 @@ func TestProtectOnceAndData(t *testing.T) {
 	copied := time.Now().Add(-time.Hour).UTC()
 	backup := points[0]
 	backup.ID, backup.Missing, backup.Time = vault.NewID(time.Now(), ns), nil, copied
-	backup.Data = []dr.DataPoint{{Datastore: "orders", Snapshot: "x", Beacon: dr.Beacon{Sequence: 4, Time: copied}}}
+	backup.Data = []dr.DataPoint{{Datastore: "orders", Snapshot: backup.Checkpoint, Beacon: dr.Beacon{Sequence: 4, Time: copied}}}
 	if err := p.vault.PutPoint(t.Context(), backup); err != nil {
 		t.Fatal(err)
 	}

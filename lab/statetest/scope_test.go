@@ -2,9 +2,12 @@ package statetest
 
 import (
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestCaptureOfWhatIsNeededOfTheCluster has one object that is needed and one that is not of every kind.
@@ -125,5 +128,39 @@ func TestCaptureOfAnAPIThatTheApplicationServes(t *testing.T) {
 		if strings.HasPrefix(path, "cluster/apiregistration.k8s.io/") && !strings.Contains(path, "serves") {
 			t.Errorf("captured %s, which is not the application's", path)
 		}
+	}
+}
+
+// TestFollowWithWhatIsGranted follows an application with what deploy/rbac grants and no more.
+func TestFollowWithWhatIsGranted(t *testing.T) {
+	t.Parallel()
+	east, _ := connect(t)
+	const ns = "shop" // as the file has it
+	create(t, east, ns, application)
+	granted, err := os.ReadFile(filepath.Join("..", "..", "deploy", "rbac", "backup.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, east, ns, string(granted))
+	config := filepath.Join(t.TempDir(), "config")
+	if err := start().east.WriteKubeconfig(config, "system:serviceaccount:lifeboat:lifeboat-backup", []string{"system:serviceaccounts"}); err != nil {
+		t.Fatal(err)
+	}
+	k := &kept{memory: newMemory()}
+	f := follow(t, client(t, "east", config), k, ns)
+	first := f.until("the first checkpoint", func(moment) bool { return true })
+	if len(first.Missing) > 0 {
+		t.Errorf("missing %v", first.Missing)
+	}
+	remove(t, east, ns, "v1/ConfigMap/web")
+	f.until("a change", func(c moment) bool { return !c.has("namespaces/shop/core/configmaps/web.json") })
+	time.Sleep(12 * time.Second) // longer than a watch that is forbidden is waited for
+	remove(t, east, ns, "v1/Secret/key")
+	last := f.until("another change", func(c moment) bool { return !c.has("namespaces/shop/core/secrets/key.json") })
+	if len(last.Missing) > 0 {
+		t.Errorf("missing later %v", last.Missing)
+	}
+	if err := f.stop(); err != nil {
+		t.Error(err)
 	}
 }
