@@ -144,7 +144,7 @@ func (d *decoder) data(a *dr.Application, o *object) {
 		}
 		if v, ok := c.object("volume", volume); ok {
 			claim := v.text("claim", required)
-			ds.Volume = &dr.VolumeRef{Claim: claim.value, Namespace: volumeNamespace(a, v)}
+			ds.Volume = &dr.VolumeRef{Claim: claim.value, Namespace: namespaceIn(a, v)}
 			if claim.ok() && !domain.MatchString(claim.value) {
 				v.say(claim.node, "write the name of a PersistentVolumeClaim", "claim %q is not a valid name", claim.value)
 			}
@@ -154,7 +154,7 @@ func (d *decoder) data(a *dr.Application, o *object) {
 	})
 }
 
-func volumeNamespace(a *dr.Application, v *object) string {
+func namespaceIn(a *dr.Application, v *object) string {
 	ns := v.text("namespace", optional)
 	switch {
 	case ns.ok() && !slices.Contains(a.Namespaces, ns.value):
@@ -203,6 +203,14 @@ func (d *decoder) traffic(a *dr.Application, o *object) {
 			}
 			d.zoneHolds(c, t, host, zone, ref.DNS.Zone)
 			dns.end()
+		}
+		if s, ok := c.object("service", optional); ok {
+			name := s.text("name", required)
+			ref.Service = &dr.ServiceRef{Name: name.value, Namespace: namespaceIn(a, s)}
+			if name.ok() && !domain.MatchString(name.value) {
+				s.say(name.node, "write the name of a Service", "service %q is not a valid name", name.value)
+			}
+			s.end()
 		}
 		a.Traffic = append(a.Traffic, ref)
 	})

@@ -287,7 +287,11 @@ func fleets() *rapid.Generator[*dr.Fleet] {
 		}
 		for _, n := range rapid.SliceOfNDistinct(name, 0, 3, rapid.ID[string]).Draw(t, "names") {
 			a.Data = append(a.Data, dr.Datastore{Name: n, Volume: &dr.VolumeRef{Namespace: a.Namespaces[0], Claim: n}})
-			a.Traffic = append(a.Traffic, dr.TrafficRef{Host: n + ".example.com", DNS: &dr.DNSRef{Zone: "example.com", TTL: span.Draw(t, "ttl")}})
+			host := dr.TrafficRef{Host: n + ".example.com", DNS: &dr.DNSRef{Zone: "example.com", TTL: span.Draw(t, "ttl")}}
+			if rapid.Bool().Draw(t, "balanced") {
+				host.Service = &dr.ServiceRef{Namespace: a.Namespaces[0], Name: n}
+			}
+			a.Traffic = append(a.Traffic, host)
 			a.Probes = append(a.Probes, dr.Probe{Name: n, HTTP: &dr.HTTPProbe{URL: "http://" + n + ".example.com/", Timeout: span.Draw(t, "timeout"), SiteHeader: words.Draw(t, "header")}})
 		}
 		f.Applications = []dr.Application{a}

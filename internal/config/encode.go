@@ -93,8 +93,13 @@ type (
 		Namespace string `yaml:"namespace,omitempty"`
 	}
 	outTraffic struct {
-		Host string  `yaml:"host"`
-		DNS  *outDNS `yaml:"dns,omitempty"`
+		Host    string      `yaml:"host"`
+		DNS     *outDNS     `yaml:"dns,omitempty"`
+		Service *outService `yaml:"service,omitempty"`
+	}
+	outService struct {
+		Name      string `yaml:"name"`
+		Namespace string `yaml:"namespace,omitempty"`
 	}
 	outDNS struct {
 		Zone string `yaml:"zone"`
@@ -191,6 +196,9 @@ func applicationOf(a dr.Application) outApplication {
 		o := outTraffic{Host: t.Host}
 		if t.DNS != nil {
 			o.DNS = &outDNS{t.DNS.Zone, span(t.DNS.TTL)}
+		}
+		if t.Service != nil {
+			o.Service = &outService{t.Service.Name, t.Service.Namespace}
 		}
 		out.Traffic = append(out.Traffic, o)
 	}

@@ -112,7 +112,7 @@ func hook(a *dr.Application, c *object, lines map[string]int) dr.Hook {
 		h.OnFailure = dr.OnFailure(f)
 	}
 	if e, ok := c.object("exec", optional); ok {
-		h.Exec = &dr.ExecHook{Namespace: volumeNamespace(a, e), Pods: e.text("pods", required).value, Container: e.text("container", optional).value,
+		h.Exec = &dr.ExecHook{Namespace: namespaceIn(a, e), Pods: e.text("pods", required).value, Container: e.text("container", optional).value,
 			Command: values(e.texts("command", required))}
 		if _, err := edit.NewMatcher(dr.Selector{Labels: h.Exec.Pods}); err != nil {
 			e.say(e.value["pods"], "write it like app=orders-db", "exec.pods: %v", err)
@@ -120,7 +120,7 @@ func hook(a *dr.Application, c *object, lines map[string]int) dr.Hook {
 		e.end()
 	}
 	if j, ok := c.object("job", optional); ok {
-		h.Job = &dr.JobHook{Namespace: volumeNamespace(a, j), Image: j.text("image", required).value, Command: values(j.texts("command", optional)),
+		h.Job = &dr.JobHook{Namespace: namespaceIn(a, j), Image: j.text("image", required).value, Command: values(j.texts("command", optional)),
 			Env: j.textMap("env"), Account: j.text("serviceAccount", optional).value}
 		j.end()
 	}

@@ -153,6 +153,15 @@ type VolumeRef struct {
 type TrafficRef struct {
 	Host string  `json:"host"`
 	DNS  *DNSRef `json:"dns,omitempty"`
+	// Service is the one whose load balancer serves the host, at an address that each site gives it anew;
+	// nil: the site's router does.
+	Service *ServiceRef `json:"service,omitempty"`
+}
+
+// ServiceRef names a Service of type LoadBalancer.
+type ServiceRef struct {
+	Namespace string `json:"namespace"` // resolved to the only namespace when left out
+	Name      string `json:"name"`
 }
 
 // DNSRef says which record carries a host name.

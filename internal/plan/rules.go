@@ -196,7 +196,7 @@ func (b *builder) trafficFits(to string) error {
 	target, _ := b.site(to)
 	source, _ := b.site(b.owner)
 	for _, t := range b.app().Traffic {
-		if target.Ingress.Address == "" {
+		if target.Ingress.Address == "" && t.Service == nil {
 			next := "Add ingress.address to site " + to + " in the fleet file."
 			return dr.Errorf(dr.ClassBlocked, nil, next, "site %s has no ingress address that %s could point at", to, t.Host)
 		}
@@ -204,7 +204,7 @@ func (b *builder) trafficFits(to string) error {
 			b.warn("the TTL of %s, %s, is more than half of the RTO of %s: lower it ahead of the next loss", t.Host, short(t.DNS.TTL), short(rto))
 		}
 		answers := b.facts.Hosts[t.Host]
-		known := slices.Contains(answers, source.Ingress.Address) || slices.Contains(answers, target.Ingress.Address)
+		known := t.Service != nil || slices.Contains(answers, source.Ingress.Address) || slices.Contains(answers, target.Ingress.Address)
 		if len(answers) > 0 && !known {
 			b.warn("%s answers %s, which is the address of neither %s nor %s", t.Host, strings.Join(answers, ", "), b.owner, to)
 		}

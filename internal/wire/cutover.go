@@ -9,6 +9,7 @@ import (
 
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/driver"
+	"lifeboat.dev/lifeboat/internal/kube"
 	"lifeboat.dev/lifeboat/internal/run"
 )
 
@@ -19,25 +20,34 @@ const probeEvery = 100 * time.Millisecond
 type cutover struct{ *Operation }
 
 // record is what a host of the application shall answer when it is served from a site.
-func (o cutover) record(p dr.SwitchTraffic) (dr.TrafficRef, driver.Record, error) {
+func (o cutover) record(ctx context.Context, p dr.SwitchTraffic) (dr.TrafficRef, driver.Record, error) {
 	i := slices.IndexFunc(o.app.Traffic, func(t dr.TrafficRef) bool { return t.Host == p.Host })
 	if i < 0 {
 		return dr.TrafficRef{}, driver.Record{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Declare it in the fleet file.", "application %s has no host %s", o.app.Name, p.Host)
+	}
+	t := o.app.Traffic[i]
+	rec := driver.Record{}
+	if t.DNS != nil {
+		rec.TTL = t.DNS.TTL
+	}
+	if t.Service != nil {
+		client, err := o.connect(ctx, p.Site)
+		if err != nil {
+			return t, rec, err
+		}
+		rec.Addresses, err = kube.LoadBalancerAddresses(ctx, client, *t.Service)
+		return t, rec, err
 	}
 	site, ok := o.fleet.Site(p.Site)
 	if !ok || net.ParseIP(site.Ingress.Address) == nil {
 		return dr.TrafficRef{}, driver.Record{}, dr.Errorf(dr.ClassUsage, nil, "Add ingress: {address: …} to it in the fleet file.", "site %s does not say where its router answers", p.Site)
 	}
-	t := o.app.Traffic[i]
-	rec := driver.Record{Addresses: []string{site.Ingress.Address}}
-	if t.DNS != nil {
-		rec.TTL = t.DNS.TTL
-	}
+	rec.Addresses = []string{site.Ingress.Address}
 	return t, rec, nil
 }
 
 func (o cutover) trafficSwitched(ctx context.Context, _ run.StepContext, p dr.SwitchTraffic) (*run.Result, error) {
-	t, want, err := o.record(p)
+	t, want, err := o.record(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +66,7 @@ func (o cutover) trafficSwitched(ctx context.Context, _ run.StepContext, p dr.Sw
 }
 
 func (o cutover) switchTraffic(ctx context.Context, _ run.StepContext, p dr.SwitchTraffic) (run.Result, error) {
-	t, to, err := o.record(p)
+	t, to, err := o.record(ctx, p)
 	if err != nil {
 		return run.Result{}, err
 	}

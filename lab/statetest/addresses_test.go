@@ -1,7 +1,9 @@
 package statetest
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/kube"
 )
 
 // Addresses that a cluster allotted stay behind; those that a Service's owner asked for come along where
@@ -116,6 +119,13 @@ func TestLoadBalancerGetsAnotherAddress(t *testing.T) {
 		t.Errorf("error %v, problems %q", err, out.Problems)
 	}
 	names(t, out.Notes, "Service "+ns+"/web", "198.51.100.9")
+	got, err := kube.LoadBalancerAddresses(deadline(t), west, dr.ServiceRef{Namespace: ns, Name: "web"}) // as the traffic step does
+	if err != nil || !slices.Equal(got, []string{"198.51.100.9"}) {
+		t.Errorf("traffic would go to %q, error %v", got, err)
+	}
+	if _, err := kube.LoadBalancerAddresses(deadline(t), west, dr.ServiceRef{Namespace: ns, Name: "nobody"}); !errors.Is(err, dr.ErrNotFound) {
+		t.Errorf("a Service that is not there: %v", err)
+	}
 }
 
 // Endpoints that controllers make are left to them; those that somebody wrote by hand are restored.

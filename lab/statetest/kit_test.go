@@ -173,7 +173,7 @@ func names(t *testing.T, lines []string, parts ...string) {
 // eventually waits for something that a controller does.
 func eventually(t *testing.T, what string, cond func() (bool, string)) {
 	t.Helper()
-	err := kube.WaitFor(deadline(t), what, 50*time.Millisecond, func(context.Context) (bool, string, error) {
+	err := kube.WaitFor(deadline(t), what, 100*time.Millisecond, func(context.Context) (bool, string, error) {
 		done, state := cond()
 		return done, state, nil
 	})

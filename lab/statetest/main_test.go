@@ -160,7 +160,7 @@ func create(t *testing.T, c *kube.Client, ns, docs string) {
 		}
 		obj := &unstructured.Unstructured{Object: m}
 		ctx := deadline(t)
-		err := kube.WaitFor(ctx, kube.Name(obj)+" to be made", 50*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+		err := kube.WaitFor(ctx, kube.Name(obj)+" to be made", 150*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 			r, err := c.Resource(obj.GroupVersionKind(), obj.GetNamespace())
 			if err == nil {
 				_, err = r.Create(ctx, obj, metav1.CreateOptions{FieldManager: "kubectl-create"})
