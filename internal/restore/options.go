@@ -32,10 +32,6 @@ type Options struct {
 	// Data are the claims whose data comes from the recovery point once they are there. They are marked so
 	// when they are made, and nobody takes their empty volumes for the truth. Nil: not known.
 	Data []dr.VolumeRef
-	// Finalizers (whole names, or the domains before their slash) whose controllers are known to run at
-	// the target. All others are dropped, so that nothing waits for a controller that is not there;
-	// controllers add theirs again.
-	Finalizers []string
 	// Workers bounds the requests under way at once; default 32.
 	Workers int
 	// GateTimeout bounds each wait for something the target has to do first: a CRD to be established, a
