@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,14 +17,14 @@ import (
 )
 
 type moveOptions struct {
-	to, point, breakGlass string
-	yes, dryRun           bool
+	to, at, breakGlass string
+	yes, dryRun        bool
 }
 
 func (o *moveOptions) flags(g *global, c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.to, "to", "", "the site to bring the application to (default: its only recovery site)")
-	f.StringVar(&o.point, "point", "", "the recovery point to bring back (default: the newest complete one)")
+	atFlag(g, c, &o.at)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show the plan and do nothing")
 	mustComplete(c.RegisterFlagCompletionFunc("to", g.completeSites))
@@ -55,26 +56,6 @@ Ctrl-C, or the loss of this machine, leaves a run that the same command goes on 
 	return c
 }
 
-func newRestore(g *global) *cobra.Command {
-	o := moveOptions{}
-	c := &cobra.Command{
-		Use:   "restore APPLICATION --to SITE",
-		Short: "Put a recovery point back at the site that owns the application",
-		Long: `Restore brings a recovery point's objects and data back at the site that owns the application. It moves no
-traffic and no ownership: use failover to move an application to another site. Data that is there already is
-never written over; remove or rename the claim first.`,
-		Example: `  lifeboat restore shop --to eastus --dry-run
-  lifeboat restore shop --to eastus --point 20261122T231500Z-shop-4f2a`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: g.completeApplications,
-		RunE: func(c *cobra.Command, a []string) error {
-			return runMove(c.Context(), g, a[0], dr.GoalRestore, o)
-		},
-	}
-	o.flags(g, c)
-	return c
-}
-
 func newPlan(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "plan",
@@ -82,7 +63,7 @@ func newPlan(g *global) *cobra.Command {
 		Example: "  lifeboat plan failover shop --to westus\n  lifeboat plan backup shop -o json",
 	}
 	for _, goal := range []dr.Goal{dr.GoalBackup, dr.GoalRestore, dr.GoalFailover} {
-		o := moveOptions{dryRun: true}
+		o := restoreOptions{moveOptions: moveOptions{dryRun: true}, needs: true}
 		sub := &cobra.Command{
 			Use:               string(goal) + " APPLICATION",
 			Short:             fmt.Sprintf("Show what `lifeboat %s` would do", goal),
@@ -90,13 +71,19 @@ func newPlan(g *global) *cobra.Command {
 			Args:              args(cobra.ExactArgs(1)),
 			ValidArgsFunction: g.completeApplications,
 			RunE: func(c *cobra.Command, a []string) error {
-				return runMove(c.Context(), g, a[0], goal, o)
+				if goal == dr.GoalRestore {
+					return runRestore(c.Context(), g, a[0], o)
+				}
+				return runMove(c.Context(), g, a[0], goal, o.moveOptions)
 			},
 		}
 		if goal != dr.GoalBackup {
-			sub.Flags().StringVar(&o.to, "to", "", "the site to bring the application to (default: its only recovery site)")
-			sub.Flags().StringVar(&o.point, "point", "", "the recovery point (default: the newest complete one)")
+			sub.Flags().StringVar(&o.to, "to", "", "the site to bring the application to (default: of a failover its only recovery site, else its owner)")
+			atFlag(g, sub, &o.at)
 			mustComplete(sub.RegisterFlagCompletionFunc("to", g.completeSites))
+		}
+		if goal == dr.GoalRestore {
+			o.flags(g, sub)
 		}
 		if goal == dr.GoalFailover {
 			sub.Flags().StringVar(&o.breakGlass, "break-glass", "", "plan for an old site that cannot be fenced")
@@ -117,12 +104,21 @@ type failoverResult struct {
 }
 
 func runMove(ctx context.Context, g *global, name string, goal dr.Goal, o moveOptions) error {
+	req := plan.Request{Goal: goal, To: o.to, BreakGlass: o.breakGlass}
+	var err error
+	if req.Point, err = plan.ParsePoint(o.at, time.Now()); err != nil {
+		return err
+	}
 	op, err := g.open(ctx, name)
 	if err != nil {
 		return err
 	}
-	req := plan.Request{Goal: goal, To: o.to, Point: o.point, BreakGlass: o.breakGlass}
-	if !o.dryRun {
+	return g.move(ctx, op, req, o.yes, o.dryRun)
+}
+
+// move plans what is asked for, has it confirmed and carries it out, or goes on with the run that does so.
+func (g *global) move(ctx context.Context, op *wire.Operation, req plan.Request, yes, dryRun bool) error {
+	if !dryRun {
 		run, err := op.Unfinished(ctx, req)
 		if err != nil {
 			return err
@@ -136,10 +132,10 @@ func runMove(ctx context.Context, g *global, name string, goal dr.Goal, o moveOp
 	if err != nil {
 		return err
 	}
-	if o.dryRun {
+	if dryRun {
 		return g.print(p, func(w io.Writer) error { return report.Plan(w, p) })
 	}
-	if !o.yes {
+	if !yes {
 		if err := g.confirm(p); err != nil {
 			return err
 		}

@@ -65,7 +65,7 @@ moves their traffic there, and reports the RTO and RPO that it measured.`,
 	pf.StringVarP(&g.fleetFile, "fleet", "f", "", "fleet file (default $LIFEBOAT_FLEET, else ./fleet.yaml, else ~/.lifeboat/fleet.yaml)")
 	pf.BoolVarP(&g.quiet, "quiet", "q", false, "no progress on standard error")
 	mustComplete(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
-	root.AddCommand(newDemo(g), newInit(g), newStatus(g), newBackup(g), newProtect(g), newRestore(g), newPlan(g), newFailover(g),
+	root.AddCommand(newDemo(g), newInit(g), newStatus(g), newBackup(g), newProtect(g), newPoints(g), newRestore(g), newPlan(g), newFailover(g),
 		newResume(g), newVault(g), newReport(g), newVersion(g), newMover(g))
 	return root
 }

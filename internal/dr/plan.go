@@ -14,22 +14,26 @@ type Goal string
 const (
 	GoalBackup   Goal = "backup"
 	GoalRestore  Goal = "restore"
+	GoalClone    Goal = "clone" // a restore into other namespaces, beside whatever the application itself does
 	GoalFailover Goal = "failover"
 )
 
 // Plan is a DAG of typed steps that brings one application to a goal. It is a value: it can be
 // printed, saved, compared and approved before anything runs.
 type Plan struct {
-	Hash          string   `json:"hash"` // stable over everything below
-	Goal          Goal     `json:"goal"`
-	Application   string   `json:"application"`
-	From          string   `json:"from,omitempty"` // site that owned the application when the plan was made
-	To            string   `json:"to,omitempty"`
-	RecoveryPoint string   `json:"recoveryPoint,omitempty"`
-	Epoch         uint64   `json:"epoch"` // ownership epoch that the plan was made under
-	BreakGlass    string   `json:"breakGlass,omitempty"`
-	Warnings      []string `json:"warnings,omitempty"`
-	Steps         []Step   `json:"steps"`
+	Hash          string `json:"hash"` // stable over everything below
+	Goal          Goal   `json:"goal"`
+	Application   string `json:"application"`
+	From          string `json:"from,omitempty"` // site that owned the application when the plan was made
+	To            string `json:"to,omitempty"`
+	RecoveryPoint string `json:"recoveryPoint,omitempty"`
+	Epoch         uint64 `json:"epoch"` // ownership epoch that the plan was made under
+	BreakGlass    string `json:"breakGlass,omitempty"`
+	// Restoring is what is brought back, and how; nil: everything, where it was.
+	Restoring *Restoring `json:"restoring,omitempty"`
+	Notes     []string   `json:"notes,omitempty"` // what is brought back, in words
+	Warnings  []string   `json:"warnings,omitempty"`
+	Steps     []Step     `json:"steps"`
 }
 
 // Step is one node of a plan.
@@ -60,6 +64,7 @@ const (
 	KindAwaitReady    StepKind = "await-ready"
 	KindSwitchTraffic StepKind = "switch-traffic"
 	KindProbe         StepKind = "probe"
+	KindHook          StepKind = "run-hook"
 )
 
 type (
@@ -109,6 +114,11 @@ type (
 		Site string `json:"site"`
 		Host string `json:"host"`
 	}
+	// RunHook runs something of the user's own, which the application declares by this name.
+	RunHook struct {
+		Site string `json:"site"`
+		Hook string `json:"hook"`
+	}
 	// ProbeFromOutside asks the application for a sign of life from where a user stands.
 	ProbeFromOutside struct {
 		Site  string `json:"site"`
@@ -156,6 +166,9 @@ func (SwitchTraffic) Kind() StepKind { return KindSwitchTraffic }
 // Kind implements Params.
 func (ProbeFromOutside) Kind() StepKind { return KindProbe }
 
+// Kind implements Params.
+func (RunHook) Kind() StepKind { return KindHook }
+
 // decoders reads the parameters of each known kind; an unknown kind fails closed.
 func decodeParams(kind StepKind, raw []byte) (Params, error) {
 	switch kind {
@@ -177,6 +190,8 @@ func decodeParams(kind StepKind, raw []byte) (Params, error) {
 		return decode[AwaitReady](raw)
 	case KindSwitchTraffic:
 		return decode[SwitchTraffic](raw)
+	case KindHook:
+		return decode[RunHook](raw)
 	case KindProbe:
 		return decode[ProbeFromOutside](raw)
 	}

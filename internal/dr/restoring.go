@@ -33,6 +33,11 @@ type Restoring struct {
 	Hosts    HostPolicy     `json:"hosts,omitempty"`
 }
 
+// Zero says whether everything is brought back where it was.
+func (r Restoring) Zero() bool {
+	return r.Select.Empty() && !r.WithoutNeeds && len(r.Namespaces) == 0 && len(r.Data) == 0 && !r.NoData && r.Existing == "" && r.Status == "" && r.Hosts == ""
+}
+
 // Namespace is where a captured namespace's objects go.
 func (r Restoring) Namespace(captured string) string {
 	if to, ok := r.Namespaces[captured]; ok {

@@ -43,13 +43,15 @@ type Run struct {
 
 // StepRun is the state of one step of a run.
 type StepRun struct {
-	ID       string    `json:"id"`
-	Stage    RunStage  `json:"stage"`
-	Outcome  Outcome   `json:"outcome,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-	Attempts int       `json:"attempts,omitempty"` // over all processes that worked on the run
-	Started  time.Time `json:"started,omitzero"`
-	Ended    time.Time `json:"ended,omitzero"`
+	ID       string   `json:"id"`
+	Stage    RunStage `json:"stage"`
+	Outcome  Outcome  `json:"outcome,omitempty"`
+	Reason   string   `json:"reason,omitempty"`
+	Attempts int      `json:"attempts,omitempty"` // over all processes that worked on the run
+	// CutOff: an earlier process began it and did not live to say how it ended.
+	CutOff  bool      `json:"cutOff,omitempty"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
 	// Output is what the step leaves for later steps and for the report: one of the …Output types.
 	Output json.RawMessage `json:"output,omitempty"`
 }
@@ -130,6 +132,12 @@ type (
 		After   []string      `json:"after"`
 		TTL     time.Duration `json:"ttl"` // how long resolvers may go on answering Before
 		Changed time.Time     `json:"changed"`
+	}
+	// HookOutput is left by run-hook.
+	HookOutput struct {
+		Ran   string `json:"ran"`             // "pod shop/orders-db-0", "Job shop/lifeboat-hook-migrate-4f2a"
+		Tail  string `json:"tail,omitempty"`  // the end of what it said
+		Error string `json:"error,omitempty"` // of one whose failure only warns
 	}
 	// ProbeOutput is left by probe.
 	ProbeOutput struct {

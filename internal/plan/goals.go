@@ -20,6 +20,7 @@ const (
 	readyDeadline   = 15 * time.Minute
 	trafficDeadline = 2 * time.Minute
 	probeDeadline   = 5 * time.Minute // and the longest TTL on top
+	hookStart       = 3 * time.Minute // for a hook's pod to start; its own time-out comes on top
 )
 
 // The ids of the steps that a plan has once.
@@ -35,7 +36,7 @@ const (
 )
 
 func (b *builder) backup() error {
-	if b.request.To != "" || b.request.Point != "" || b.request.BreakGlass != "" {
+	if b.request.To != "" || b.request.Point != (PointRef{}) || b.request.BreakGlass != "" {
 		return dr.Errorf(dr.ClassUsage, nil, "Leave them out.", "a backup takes no target, recovery point or break-glass reason")
 	}
 	if err := b.mustReach(b.owner); err != nil {
@@ -53,32 +54,6 @@ func (b *builder) backup() error {
 	return nil
 }
 
-// restore brings the application back where it is owned. Going elsewhere is a failover.
-func (b *builder) restore() error {
-	to := b.request.To
-	if to == "" {
-		to = b.owner
-	}
-	if to != b.owner {
-		next := "Use `lifeboat failover " + b.app().Name + " --to " + to + "` to move it there."
-		return dr.Errorf(dr.ClassUsage, nil, next, "%s is owned by %s: a restore at %s would run it twice", b.app().Name, b.owner, to)
-	}
-	if err := b.mustReach(to); err != nil {
-		return err
-	}
-	point, err := b.choosePoint()
-	if err != nil {
-		return err
-	}
-	if err := b.classesFit(point, to); err != nil {
-		return err
-	}
-	b.plan.From, b.plan.To = b.owner, to
-	claim := b.step(idClaim, "Make this run the one that acts for "+b.app().Name, claimDeadline, dr.Claim{Site: to})
-	b.release(point, to, b.bringBack(point, to, claim))
-	return nil
-}
-
 func (b *builder) failover() error {
 	to, err := b.target()
 	if err != nil {
@@ -87,7 +62,7 @@ func (b *builder) failover() error {
 	if err := b.sourceFenceable(to); err != nil {
 		return err
 	}
-	point, err := b.choosePoint()
+	point, err := choice{b}.choosePoint()
 	if err != nil {
 		return err
 	}
@@ -98,6 +73,7 @@ func (b *builder) failover() error {
 		return err
 	}
 	b.plan.From, b.plan.To = b.owner, to
+	b.scope().describeRestoring()
 	name := b.app().Name
 	fence := b.step(idFence, "Fence "+name+" at "+b.owner, fenceDeadline, dr.FenceSite{Site: b.owner, BreakGlass: b.request.BreakGlass})
 	claim := b.step(idClaim, "Claim "+name+" for "+to, claimDeadline, dr.Claim{Site: to}, fence)
@@ -118,14 +94,16 @@ func (b *builder) release(point Point, to string, needs ...string) {
 		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageCutover}, needs...)
 }
 
-// bringBack adds everything between the claim and a ready application, and returns the last step's id.
+// bringBack adds everything between the claim (a clone has none) and a ready application, and returns the
+// last step's id.
 func (b *builder) bringBack(point Point, to, claim string) string {
 	name := b.app().Name
 	b.plan.RecoveryPoint = point.ID
+	first := b.hooks(dr.HookBefore, to, one(claim))
 	foundation := b.step(idFoundation, "Restore the foundation of "+name+" at "+to, restoreDeadline,
-		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageFoundation}, claim)
+		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageFoundation}, first...)
 	needs := []string{foundation}
-	for _, ds := range b.app().Data {
+	for _, ds := range b.scope().data() {
 		if !holds(point, ds.Name) {
 			b.warn("recovery point %s has no copy of datastore %s: it starts empty", point.ID, ds.Name)
 			continue
@@ -134,9 +112,11 @@ func (b *builder) bringBack(point Point, to, claim string) string {
 			dr.RestoreData{Site: to, Point: point.ID, Datastore: ds.Name}, foundation)
 		needs = append(needs, id)
 	}
+	needs = b.hooks(dr.HookBeforeWorkloads, to, needs)
 	workloads := b.step(idWorkloads, "Restore the workloads of "+name+" at "+to, restoreDeadline,
 		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageWorkloads}, needs...)
-	return b.step(idReady, "Wait until "+name+" serves at "+to, readyDeadline, dr.AwaitReady{Site: to, Point: point.ID}, workloads)
+	ready := b.step(idReady, "Wait until "+name+" serves at "+to, readyDeadline, dr.AwaitReady{Site: to, Point: point.ID}, workloads)
+	return b.hooks(dr.HookAfter, to, []string{ready})[0]
 }
 
 // traffic adds a step for each host, and returns their ids by host.

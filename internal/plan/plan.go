@@ -43,9 +43,11 @@ type Point struct {
 // Request says what is wanted.
 type Request struct {
 	Goal       dr.Goal
-	To         string // failover: the site to go to; empty: the first that can be reached
-	Point      string // id of the recovery point; empty: the newest complete one
-	BreakGlass string // why the old site need not be fenced; recorded
+	To         string       // the site to go to; empty: a failover's first that can be reached, else the owner
+	Point      PointRef     // zero: the newest complete recovery point
+	BreakGlass string       // why the old site need not be fenced; recorded
+	Restoring  dr.Restoring // restore and clone: what is brought back, and how
+	NoHooks    bool         // leave out the hooks that the application declares
 }
 
 // Build returns the plan that reaches the goal from these facts. It refuses with a *dr.Error: usage for
@@ -65,10 +67,12 @@ func Build(f Facts, r Request) (dr.Plan, error) {
 		err = b.backup()
 	case dr.GoalRestore:
 		err = b.restore()
+	case dr.GoalClone:
+		err = b.clone()
 	case dr.GoalFailover:
 		err = b.failover()
 	default:
-		err = dr.Errorf(dr.ClassUsage, nil, "The goals are backup, restore and failover.", "unknown goal %q", r.Goal)
+		err = dr.Errorf(dr.ClassUsage, nil, "The goals are backup, restore, clone and failover.", "unknown goal %q", r.Goal)
 	}
 	if err != nil {
 		return dr.Plan{}, err
@@ -110,6 +114,11 @@ func (b *builder) site(name string) (Site, bool) {
 		}
 	}
 	return Site{Reason: "nothing is known of it"}, false
+}
+
+// note says in the plan what a person will want to know of it.
+func (b *builder) note(format string, args ...any) {
+	b.plan.Notes = append(b.plan.Notes, fmt.Sprintf(format, args...))
 }
 
 func (b *builder) warn(format string, args ...any) {

@@ -105,12 +105,12 @@ func TestFailoverChoices(t *testing.T) {
 		{"site asked for", func(_ *Facts, r *Request) { r.To = "north" }, "north", "p2", []string{"east answers"}},
 		{"never owned", func(f *Facts, _ *Request) { f.Ownership = dr.Ownership{} }, "west", "p2", []string{"east answers"}},
 		{"back again", func(f *Facts, _ *Request) { f.Ownership.Site = "west" }, "east", "p2", []string{"west answers"}},
-		{"old point asked for", func(_ *Facts, r *Request) { r.Point = "p1" }, "west", "p1", []string{"east answers", "recovery point p1 is 1m old, objective 30s"}},
+		{"old point asked for", func(_ *Facts, r *Request) { r.Point = PointRef{ID: "p1"} }, "west", "p1", []string{"east answers", "recovery point p1 is 1m old, objective 30s"}},
 		{"old data", func(f *Facts, _ *Request) { f.Points[1].Age = 4*time.Minute + 300*time.Millisecond }, "west", "p2", []string{"east answers", "recovery point p2 is 4m old, objective 30s"}},
 		{"incomplete newest", func(f *Facts, _ *Request) { f.Points[1].Missing = []string{"api metrics.k8s.io"} }, "west", "p1", []string{"east answers", "p2 is newer than p1 but lacks api metrics.k8s.io", "1m old"}},
-		{"incomplete asked for", func(f *Facts, r *Request) { f.Points[1].Missing = []string{"x"}; r.Point = "p2" }, "west", "p2", []string{"east answers", "p2 is incomplete: it lacks x"}},
+		{"incomplete asked for", func(f *Facts, r *Request) { f.Points[1].Missing = []string{"x"}; r.Point = PointRef{ID: "p2"} }, "west", "p2", []string{"east answers", "p2 is incomplete: it lacks x"}},
 		{"datastore not in newest", func(f *Facts, _ *Request) { f.Points[1].Data = f.Points[1].Data[:1] }, "west", "p1", []string{"east answers", "p2 is newer than p1 but lacks datastore uploads", "1m old"}},
-		{"datastore not in the one asked for", func(f *Facts, r *Request) { f.Points[1].Data = f.Points[1].Data[:1]; r.Point = "p2" }, "west", "p2", []string{"east answers", "p2 is incomplete: it lacks datastore uploads", "no copy of datastore uploads"}},
+		{"datastore not in the one asked for", func(f *Facts, r *Request) { f.Points[1].Data = f.Points[1].Data[:1]; r.Point = PointRef{ID: "p2"} }, "west", "p2", []string{"east answers", "p2 is incomplete: it lacks datastore uploads", "no copy of datastore uploads"}},
 		{"epoch before clock", func(f *Facts, _ *Request) { f.Points[1].Epoch = 2 }, "west", "p1", []string{"east answers", "1m old"}},
 		{"another application's point", func(f *Facts, _ *Request) { f.Points[1].Application = "blog" }, "west", "p1", []string{"east answers", "1m old"}},
 		{"broken glass", func(f *Facts, r *Request) { lost(f, "east"); r.BreakGlass = "region is gone" }, "west", "p2", []string{"east cannot be fenced (no answer in 5s): if shop still runs there, both sites write; overridden: region is gone"}},
@@ -154,10 +154,10 @@ func TestRefusals(t *testing.T) {
 		class      dr.Class
 		what, next string
 	}{
-		{"unknown goal", Request{Goal: "dance"}, nil, dr.ClassUsage, `unknown goal "dance"`, "backup, restore and failover"},
+		{"unknown goal", Request{Goal: "dance"}, nil, dr.ClassUsage, `unknown goal "dance"`, "backup, restore, clone and failover"},
 		{"no recovery point", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Points = nil }, dr.ClassBlocked, "shop has no recovery point", "lifeboat backup shop"},
-		{"none complete", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Points[0].Missing, f.Points[1].Missing = []string{"y"}, []string{"x"} }, dr.ClassBlocked, "no complete recovery point: the newest, p2, lacks x", "--point p2"},
-		{"unknown point", Request{Goal: dr.GoalFailover, Point: "p9"}, nil, dr.ClassUsage, `no recovery point "p9"`, "p2, p1"},
+		{"none complete", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Points[0].Missing, f.Points[1].Missing = []string{"y"}, []string{"x"} }, dr.ClassBlocked, "no complete recovery point: the newest, p2, lacks x", "--at p2"},
+		{"unknown point", Request{Goal: dr.GoalFailover, Point: PointRef{ID: "p9"}}, nil, dr.ClassUsage, `no recovery point "p9"`, "p2, p1"},
 		{"target lost", Request{Goal: dr.GoalFailover, To: "west"}, func(f *Facts) { lost(f, "west") }, dr.ClassUnreachable, "cannot use target site west: no answer in 5s", "--to"},
 		{"all targets lost", Request{Goal: dr.GoalFailover}, func(f *Facts) { lost(f, "west"); lost(f, "north") }, dr.ClassUnreachable, "west: no answer in 5s; north: no answer in 5s", "status"},
 		{"nowhere to go", Request{Goal: dr.GoalFailover}, func(f *Facts) { f.Application.Sites.Recovery = nil }, dr.ClassUsage, "no other site", "sites.recovery"},
@@ -310,14 +310,21 @@ func draw(t *rapid.T) (Facts, Request) {
 	f.Application.Traffic = f.Application.Traffic[:rapid.IntRange(0, 2).Draw(t, "traffic")]
 	f.Application.Probes = f.Application.Probes[:rapid.IntRange(0, 2).Draw(t, "probes")]
 	f.Points = f.Points[:rapid.IntRange(0, 2).Draw(t, "points")]
+	for _, when := range rapid.SliceOfNDistinct(rapid.SampledFrom([]dr.HookMoment{dr.HookBefore, dr.HookBeforeWorkloads, dr.HookAfter}), 0, 3, rapid.ID[dr.HookMoment]).Draw(t, "hooks") {
+		f.Application.Restore.Hooks = append(f.Application.Restore.Hooks, dr.Hook{Name: string(when), When: when, Timeout: time.Minute})
+	}
 	for i := range f.Points {
 		f.Points[i].Missing = rapid.SliceOfN(rapid.Just("x"), 0, 1).Draw(t, "missing")
 		f.Points[i].Data = f.Points[i].Data[:rapid.IntRange(0, 2).Draw(t, "copies")]
 	}
 	return f, Request{
-		Goal:       rapid.SampledFrom([]dr.Goal{dr.GoalBackup, dr.GoalRestore, dr.GoalFailover}).Draw(t, "goal"),
+		Goal:       rapid.SampledFrom([]dr.Goal{dr.GoalBackup, dr.GoalRestore, dr.GoalClone, dr.GoalFailover}).Draw(t, "goal"),
 		To:         site.Draw(t, "to"),
-		Point:      rapid.SampledFrom([]string{"", "p1", "p2", "p3"}).Draw(t, "point"),
+		Point:      PointRef{ID: rapid.SampledFrom([]string{"", "p1", "p2", "p3"}).Draw(t, "point")},
 		BreakGlass: rapid.SampledFrom([]string{"", " ", "gone"}).Draw(t, "break glass"),
+		Restoring: dr.Restoring{
+			Namespaces: rapid.SampledFrom([]map[string]string{nil, {"shop": "copy"}, {"shop": "shop"}, {"other": "copy"}}).Draw(t, "namespaces"),
+			NoData:     rapid.Bool().Draw(t, "no data"),
+		},
 	}
 }

@@ -30,7 +30,7 @@ func Validate(p dr.Plan) error {
 		if s.Deadline <= 0 {
 			return fmt.Errorf("step %s has no deadline", s.ID)
 		}
-		if writes && !claimed[s.ID] {
+		if writes && !claimed[s.ID] && p.Goal != dr.GoalClone {
 			return fmt.Errorf("step %s writes at %s before the application is claimed", s.ID, site)
 		}
 		if writes && site != p.To {
@@ -50,10 +50,29 @@ func Validate(p dr.Plan) error {
 	if p.Goal == dr.GoalFailover && !fenced {
 		return fmt.Errorf("the plan does not fence %s at %s", p.Application, p.From)
 	}
+	if p.Goal == dr.GoalClone {
+		return besides(p, claims, fenced)
+	}
 	if claims > 1 {
 		return fmt.Errorf("the plan claims %d times", claims)
 	}
 	return fencedFirst(order)
+}
+
+// besides says whether a copy keeps out of the application's own way.
+func besides(p dr.Plan, claims int, fenced bool) error {
+	switch {
+	case p.Restoring == nil || len(p.Restoring.Namespaces) == 0:
+		return fmt.Errorf("a clone needs namespaces of its own")
+	case claims > 0 || fenced:
+		return fmt.Errorf("a clone neither claims nor fences")
+	}
+	for _, s := range p.Steps {
+		if _, ok := s.Params.(dr.SwitchTraffic); ok {
+			return fmt.Errorf("a clone moves no traffic, but step %s does", s.ID)
+		}
+	}
+	return nil
 }
 
 // effect returns the site where a step acts, and whether it writes there as the application's owner.
@@ -64,6 +83,8 @@ func effect(p dr.Params) (site string, writes bool, err error) {
 	case dr.RestoreData:
 		return p.Site, true, nil
 	case dr.SwitchTraffic:
+		return p.Site, true, nil
+	case dr.RunHook:
 		return p.Site, true, nil
 	case dr.FenceSite:
 		return p.Site, false, nil

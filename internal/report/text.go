@@ -133,6 +133,7 @@ func Plan(w io.Writer, plan dr.Plan) error {
 	p := &printer{}
 	p.line("%s", headline(plan.Goal, plan.Application, plan.From, plan.To))
 	p.wrapped("", pair("recovery point", plan.RecoveryPoint), fmt.Sprintf("epoch %d", plan.Epoch), pair("plan", plan.Hash[:min(12, len(plan.Hash))]))
+	p.list("What is brought back:", plan.Notes)
 	p.list("Warnings:", plan.Warnings)
 	number := map[string]int{}
 	p.line("")

@@ -19,7 +19,10 @@ import (
 // incomplete) sums the problems up. Apply is idempotent: started again it finds what is done. progress
 // may be nil; it is never called twice at once.
 func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress func(Progress)) (dr.RestoreOutput, error) {
-	opts = opts.withDefaults()
+	opts, err := opts.ready(ctx, c)
+	if err != nil {
+		return dr.RestoreOutput{}, err
+	}
 	p, err := s.Prepare(ctx, opts)
 	if err != nil {
 		return dr.RestoreOutput{}, err

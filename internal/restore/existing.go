@@ -10,6 +10,9 @@ import (
 
 // leaveAlone says why somebody else's object at the target is not touched, or nothing.
 func (t *attempt) leaveAlone(live *unstructured.Unstructured, diffs []string) string {
+	if reason := t.original(t.item); reason != "" {
+		return reason
+	}
 	if by := gitOps(live); by != "" {
 		return "it is there and managed by " + by + "; left to it"
 	}

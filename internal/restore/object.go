@@ -46,6 +46,9 @@ func (a *applier) attempt(ctx context.Context, it *item) (*attempt, *unstructure
 
 // object restores one item, and waits until what depends on it may go on.
 func (a *applier) object(ctx context.Context, it *item) (result, []string, error) {
+	if why, err := a.leftAlone(ctx, it); err != nil || why != "" {
+		return kept, []string{why}, err
+	}
 	if err := a.backendsReady(ctx, it); err != nil {
 		return 0, nil, err
 	}
@@ -123,7 +126,7 @@ func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, see
 			return kept, nil
 		}
 	}
-	if fence, err := kube.UnfencePatch(live); (err != nil || fence != nil) && !t.paused() {
+	if fence, err := kube.UnfencePatch(live); err != nil || fence != nil {
 		return t.unfence(ctx, want, fence, err)
 	}
 	if len(diffs) == 0 {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/edit"
 )
 
 // Policy says what happens to an object that is at the target already, was not restored by Lifeboat and
@@ -32,6 +33,22 @@ type Options struct {
 	// Data are the claims whose data comes from the recovery point once they are there. They are marked so
 	// when they are made, and nobody takes their empty volumes for the truth. Nil: not known.
 	Data []dr.VolumeRef
+	// Select says which objects are restored, with what they need unless WithoutNeeds. Its namespaces are
+	// those of the set.
+	Select       dr.Selector
+	WithoutNeeds bool
+	// Copy names a copy beside the original; empty: it is the original. Moved is where the set came from, if
+	// its namespaces were mapped.
+	Copy  string
+	Moved *Elsewhere
+	// Edits are the user's own changes; they come last.
+	Edits  edit.Transforms
+	Status dr.StatusPolicy // empty: restore
+	Hosts  dr.HostPolicy   // empty: rename in a copy, else keep
+	// Finalizers (whole names, or the domains before their slash) whose controllers are known to run at
+	// the target. All others are dropped, so that nothing waits for a controller that is not there;
+	// controllers add theirs again.
+	Finalizers []string
 	// Workers bounds the requests under way at once; default 32.
 	Workers int
 	// GateTimeout bounds each wait for something the target has to do first: a CRD to be established, a
@@ -39,6 +56,9 @@ type Options struct {
 	GateTimeout time.Duration
 	// Now is the clock; default time.Now.
 	Now func() time.Time
+
+	match *edit.Matcher  // of Select; nil: everything
+	taken map[string]key // host name → who has it at the target
 }
 
 func (o Options) withDefaults() Options {
@@ -53,6 +73,13 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	switch {
+	case o.Hosts != "":
+	case o.Copy != "":
+		o.Hosts = dr.HostsRename
+	default:
+		o.Hosts = dr.HostsKeep
 	}
 	return o
 }

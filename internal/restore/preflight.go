@@ -18,6 +18,10 @@ import (
 // Preflight says, without changing anything, what stands in the way of restoring the set: one sentence
 // each, empty when nothing does. It looks at both stages whatever opts.Stage says.
 func (s *Set) Preflight(ctx context.Context, c *kube.Client, opts Options) ([]string, error) {
+	opts, err := opts.ready(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	p, err := s.Prepare(ctx, opts)
 	if err != nil {
 		return nil, err
@@ -43,7 +47,7 @@ func (t *target) obstacles(ctx context.Context, c *kube.Client, p *Prepared) ([]
 	if err != nil {
 		return nil, fmt.Errorf("asking site %s what it would accept: %w", t.site, err)
 	}
-	return append(t.lacks(p), refused...), nil
+	return append(slices.Concat(p.refused, t.lacks(p)), refused...), nil
 }
 
 // lacks are what the target has not, though objects need it.

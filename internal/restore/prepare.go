@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/edit"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
@@ -21,10 +22,11 @@ type Prepared struct {
 	Changes []Change
 	Skipped []string // object: reason
 
-	set   *Set
-	opts  Options
-	all   []item  // one for each object of the set, at the same index
-	items []*item // those that are restored, in order of key
+	refused []string // what makes the whole impossible
+	set     *Set
+	opts    Options
+	all     []item  // one for each object of the set, at the same index
+	items   []*item // those that are restored, in order of key
 }
 
 // item is one object of the set on its way: what is known of it without its document.
@@ -32,6 +34,8 @@ type item struct {
 	key     key
 	index   int    // in the set
 	skipped bool   // not restored
+	asked   bool   // chosen itself, and not for what needs it
+	fault   error  // why it cannot be made
 	version string // of its API, as captured
 	stage   dr.Stage
 	needs   []edge
@@ -55,6 +59,8 @@ type form struct {
 	owners     []owner
 	status     map[string]any // as captured; nil where it is not restored
 	generation int64          // as captured
+	left       string         // why it is not restored after all
+	fault      error          // why it cannot be made
 }
 
 // owner is an owner reference whose UID means nothing at the target.
@@ -85,6 +91,12 @@ func (p *Prepared) Each(ctx context.Context, fn func(*unstructured.Unstructured)
 // for documents too large to be kept, the checkpoint.
 func (s *Set) Prepare(ctx context.Context, opts Options) (*Prepared, error) {
 	p := &Prepared{set: s, opts: opts.withDefaults(), all: make([]item, len(s.entries))}
+	if !opts.Select.Empty() {
+		var err error
+		if p.opts.match, err = edit.NewMatcher(opts.Select); err != nil {
+			return nil, dr.Errorf(dr.ClassUsage, err, "Correct it and run the command again; nothing was changed.", "cannot choose objects")
+		}
+	}
 	workers := runtime.GOMAXPROCS(0)
 	parts := make([]remarks, workers)
 	g, ctx := errgroup.WithContext(ctx)
@@ -110,6 +122,7 @@ func (s *Set) Prepare(ctx context.Context, opts Options) (*Prepared, error) {
 		}
 	}
 	p.relate()
+	p.choose()
 	return p, nil
 }
 
@@ -126,8 +139,11 @@ func (p *Prepared) prepare(ctx context.Context, i int, r *remarks) error {
 	}
 	it := &p.all[i]
 	it.key, it.index = p.set.entries[i].key, i
+	it.asked = p.asks(captured)
 	if reason := p.set.skip(captured); reason != "" {
-		it.skipped = true
+		if it.skipped = true; !it.asked {
+			return nil
+		}
 		r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", it.key, reason))
 		return nil
 	}
@@ -138,6 +154,12 @@ func (p *Prepared) prepare(ctx context.Context, i int, r *remarks) error {
 	f := p.transform(it, captured, owners, func(what string) {
 		r.changes = append(r.changes, Change{Object: it.key.String(), What: what})
 	})
+	it.fault = f.fault
+	if f.left != "" {
+		it.skipped = true
+		r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", it.key, f.left))
+		return nil
+	}
 	it.version, it.facts = shared(f.obj.GroupVersionKind().Version), factsOf(it.key, f.obj)
 	return nil
 }
@@ -154,7 +176,7 @@ func (p *Prepared) form(ctx context.Context, it *item) (*form, error) {
 // transform turns a captured object into what is restored of it.
 func (p *Prepared) transform(it *item, captured *unstructured.Unstructured, owners []owner, note func(what string)) *form {
 	f := &form{obj: captured, owners: owners, generation: captured.GetGeneration()}
-	if it.custom && statusMatters(it.key.GroupKind) {
+	if it.custom && statusMatters(it.key.GroupKind) && p.opts.Status != dr.StatusSkip {
 		f.status = dig(captured.Object, "status")
 	}
 	t := &transform{opts: p.opts, set: p.set, item: it, form: f, obj: captured, explicit: strings.Split(str(captured.Object, "metadata", "annotations", kube.AnnotationExplicit), ","),

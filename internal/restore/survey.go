@@ -77,7 +77,9 @@ func (a *applier) finished(ctx context.Context, it *item, live *unstructured.Uns
 	return len(compare(want, live)) == 0 && !t.lacksStatus(live), nil
 }
 
-// ours says whether an object was put there by a restore of this application.
+// ours says whether an object was put there by a restore of this application: by that of this very copy,
+// where it could be the original's.
 func (a *applier) ours(live *unstructured.Unstructured) bool {
-	return str(live.Object, "metadata", "annotations", kube.LabelApplication) == a.opts.Application
+	return str(live.Object, "metadata", "annotations", kube.LabelApplication) == a.opts.Application &&
+		(live.GetNamespace() != "" || str(live.Object, "metadata", "annotations", copyAnnotation) == a.opts.Copy)
 }

@@ -60,6 +60,9 @@ func (t *transform) all() {
 	}
 	t.authority()
 	t.templates()
+	placing{t}.all()
+	hosting{t}.all()
+	t.edits()
 	t.stamp()
 }
 
@@ -97,7 +100,7 @@ func (t *transform) finalizers() {
 	var keep []string
 	for _, f := range t.obj.GetFinalizers() {
 		domain, _, _ := strings.Cut(f, "/")
-		if slices.Contains(t.opts.To.Finalizers, f) || slices.Contains(t.opts.To.Finalizers, domain) {
+		if slices.Contains(t.opts.Finalizers, f) || slices.Contains(t.opts.Finalizers, domain) {
 			keep = append(keep, f)
 			continue
 		}

@@ -240,7 +240,7 @@ func (t *transform) class(name string) string {
 	if !ok {
 		to, ok = t.opts.To.StorageClasses["*"]
 	}
-	if !ok || name == "" || to == name {
+	if !ok || name == "" || to == name || t.opts.From.Name == t.opts.To.Name {
 		return name
 	}
 	t.note("storage class %s becomes %s", name, to)

@@ -56,7 +56,10 @@ type verifier struct {
 }
 
 func (s *Set) newVerifier(ctx context.Context, c *kube.Client, opts Options) (*verifier, error) {
-	opts = opts.withDefaults()
+	opts, err := opts.ready(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	p, err := s.Prepare(ctx, opts)
 	if err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ var allowed = map[string][]string{
 	"internal/driver":              {"internal/dr"},
 	"internal/driver/*":            {"internal/driver", "internal/dr", "internal/kube"}, // never another driver
 	"internal/kube":                {"internal/dr"},
+	"internal/hook":                {"internal/dr", "internal/kube"},
 	"internal/capture":             {"internal/dr", "internal/kube", "internal/capture/rawjson"},
 	"internal/capture/rawjson":     {},
 	"internal/restore":             {"internal/dr", "internal/kube", "internal/diff", "internal/edit"},
@@ -43,7 +44,7 @@ var allowed = map[string][]string{
 	"internal/web":                 {"internal/dr", "internal/report"},
 	"internal/wire": {
 		"internal/dr", "internal/plan", "internal/check", "internal/config", "internal/run", "internal/guard", "internal/capture",
-		"internal/restore", "internal/diff", "internal/edit", "internal/observe", "internal/kube", "internal/driver", "internal/driver/*",
+		"internal/restore", "internal/diff", "internal/edit", "internal/hook", "internal/observe", "internal/kube", "internal/driver", "internal/driver/*",
 		"internal/vault", "internal/vault/blob", "internal/vault/repo", "internal/vault/mover",
 	},
 	// The commands name no driver: that is wire's part.

@@ -122,14 +122,15 @@ func (x *execution) ready(i int) bool {
 }
 
 func (x *execution) stepContext(step dr.Step) StepContext {
-	outputs := map[string]json.RawMessage{}
+	outputs, cut := map[string]json.RawMessage{}, false
 	for _, s := range x.state.run.Steps {
+		cut = cut || s.ID == step.ID && s.CutOff
 		if endedWell(&s) {
 			outputs[s.ID] = s.Output
 		}
 	}
 	return StepContext{
-		Run: x.id, Plan: x.state.run.Plan, Step: step, Epoch: x.state.run.Epoch,
+		Run: x.id, Plan: x.state.run.Plan, Step: step, Epoch: x.state.run.Epoch, CutOff: cut,
 		Outputs: func(id string) json.RawMessage { return outputs[id] },
 		Progress: func(text string) {
 			e := Event{Time: x.opts.Clock(), Type: EventProgress, Run: x.id, Step: step.ID, Title: step.Title, Text: text}

@@ -45,6 +45,8 @@ type StepContext struct {
 	Plan  dr.Plan
 	Step  dr.Step
 	Epoch uint64 // to be presented with every change
+	// CutOff: an earlier process began the step and did not live to say how it ended.
+	CutOff bool
 	// Outputs returns what a step that ended before this one began has left, or nil.
 	Outputs func(stepID string) json.RawMessage
 	// Progress says, for people, what the step does or waits for now.

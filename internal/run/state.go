@@ -119,7 +119,8 @@ func resume(r *dr.Run) error {
 	r.Ended = time.Time{}
 	for i := range r.Steps {
 		if s := &r.Steps[i]; !endedWell(s) {
-			*s = dr.StepRun{ID: s.ID, Stage: dr.StagePending, Attempts: s.Attempts, Started: s.Started}
+			cut := s.Stage == dr.StageRunning || s.CutOff && s.Stage == dr.StagePending
+			*s = dr.StepRun{ID: s.ID, Stage: dr.StagePending, Attempts: s.Attempts, CutOff: cut, Started: s.Started}
 		}
 	}
 	return nil

@@ -5,6 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +40,7 @@ func (o *Operation) Execute(ctx context.Context, p dr.Plan) (*Result, error) {
 		}
 	}
 	id := vault.NewID(time.Now(), o.app.Name)
-	return o.drive(ctx, p.Goal, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
+	return o.drive(ctx, p, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
 		o.say("run %s", id)
 		return run.Execute(ctx, opts, id, p)
 	})
@@ -92,7 +96,7 @@ func (o *Operation) Resume(ctx context.Context, id string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return o.drive(ctx, res.Run.Plan.Goal, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
+	return o.drive(ctx, res.Run.Plan, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
 		return run.Resume(ctx, opts, id)
 	})
 }
@@ -104,8 +108,11 @@ func (o *Operation) Unfinished(ctx context.Context, r plan.Request) (string, err
 	if err != nil {
 		return "", err
 	}
+	if r.Goal == dr.GoalClone {
+		return unfinishedClone(last, r), nil
+	}
 	for _, x := range last {
-		if x.Plan.Goal == dr.GoalBackup || x.Stage == dr.StageEnded && x.Outcome != dr.OutcomeFailed {
+		if x.Plan.Goal == dr.GoalBackup || x.Plan.Goal == dr.GoalClone || x.Stage == dr.StageEnded && x.Outcome != dr.OutcomeFailed {
 			continue
 		}
 		own, _, err := o.vault.Ownership(ctx, o.app.Name)
@@ -118,12 +125,49 @@ func (o *Operation) Unfinished(ctx context.Context, r plan.Request) (string, err
 		if own.Run != x.ID && x.Stage == dr.StageEnded {
 			continue // failed before it claimed anything: a new plan is the better one
 		}
-		if x.Plan.Goal != r.Goal || r.To != "" && x.Plan.To != r.To || r.Point != "" && x.Plan.RecoveryPoint != r.Point {
+		same, err := o.meant(ctx, x.Plan, r)
+		if err != nil {
+			return "", err
+		}
+		if !same {
 			return "", dr.Errorf(dr.ClassConflict, nil, "Finish it first: lifeboat resume "+x.ID, "run %s (%s of %s to %s) is not finished", x.ID, x.Plan.Goal, o.app.Name, x.Plan.To)
 		}
 		return x.ID, nil
 	}
 	return "", nil
+}
+
+// meant says whether a request means what a plan does.
+func (o *Operation) meant(ctx context.Context, p dr.Plan, r plan.Request) (bool, error) {
+	if p.Goal != r.Goal || r.To != "" && p.To != r.To || !sameRestoring(p.Restoring, r.Restoring) {
+		return false, nil
+	}
+	if r.Point.At.IsZero() {
+		return strings.HasPrefix(p.RecoveryPoint, r.Point.ID), nil
+	}
+	chosen, _, err := (Points{o}).Choose(ctx, r.Point)
+	return chosen.ID == p.RecoveryPoint, err
+}
+
+func sameRestoring(planned *dr.Restoring, asked dr.Restoring) bool {
+	if planned == nil {
+		return asked.Zero()
+	}
+	return reflect.DeepEqual(*planned, asked)
+}
+
+// unfinishedClone is the newest run that makes the same copy. Others, of other copies, are nobody's concern.
+func unfinishedClone(last []dr.Run, r plan.Request) string {
+	for _, x := range last {
+		done := x.Stage == dr.StageEnded && x.Outcome != dr.OutcomeFailed
+		if x.Plan.Goal == dr.GoalClone && (r.To == "" || r.To == x.Plan.To) && sameRestoring(x.Plan.Restoring, r.Restoring) {
+			if done || r.Point != (plan.PointRef{}) && !(r.Point.ID != "" && strings.HasPrefix(x.Plan.RecoveryPoint, r.Point.ID)) {
+				return "" // what there is of it is overwritten
+			}
+			return x.ID
+		}
+	}
+	return ""
 }
 
 // lastRuns folds the newest runs of the application, newest first.
@@ -153,12 +197,9 @@ func (o *Operation) Result(ctx context.Context, id string) (*Result, error) {
 	return o.result(ctx, r)
 }
 
-// drive takes the lease that a goal needs and lets do work under it.
-func (o *Operation) drive(ctx context.Context, goal dr.Goal, id string, do func(context.Context, run.Options) (dr.Run, error)) (*Result, error) {
-	record := o.app.Name
-	if goal == dr.GoalBackup {
-		record = backupRecord(o.app.Name)
-	}
+// drive takes the lease that a plan needs and lets do work under it.
+func (o *Operation) drive(ctx context.Context, p dr.Plan, id string, do func(context.Context, run.Options) (dr.Run, error)) (*Result, error) {
+	record := leaseRecord(p)
 	var waited leaseWait
 	leased, lease, err := o.vault.AcquireLease(ctx, vault.LeaseRequest{Application: record, Holder: id + "/" + o.token, By: o.token,
 		Duration: LeaseDuration, Wait: true, Progress: waited.note(o.say)})
@@ -173,7 +214,10 @@ func (o *Operation) drive(ctx context.Context, goal dr.Goal, id string, do func(
 		}
 	}()
 	h, claim := held{lease.Ownership().Epoch}, claimer(lease)
-	if goal == dr.GoalBackup {
+	switch p.Goal {
+	case dr.GoalClone:
+		h, claim = held{p.Epoch}, nil // whoever owns the application, its copy is nobody's
+	case dr.GoalBackup:
 		own, _, err := o.vault.Ownership(ctx, o.app.Name)
 		if err != nil {
 			return nil, fmt.Errorf("read who owns %s: %w", o.app.Name, err)
@@ -191,8 +235,22 @@ func (o *Operation) drive(ctx context.Context, goal dr.Goal, id string, do func(
 	return res, err
 }
 
-// backupRecord names the lease that backups of an application hold (docs/adr/0007).
-func backupRecord(app string) string { return app + ".backup" }
+// leaseRecord names the lease that a run holds: that of the application where it changes what the
+// application serves from, one of their own for backups (docs/adr/0007) and for each copy.
+func leaseRecord(p dr.Plan) string {
+	switch p.Goal {
+	case dr.GoalBackup:
+		return p.Application + ".backup"
+	case dr.GoalClone:
+		targets := []string{p.Application, "clone", p.To}
+		if p.Restoring != nil {
+			targets = append(targets, slices.Sorted(maps.Values(p.Restoring.Namespaces))...)
+		}
+		return strings.Join(targets, ".")
+	case dr.GoalRestore, dr.GoalFailover:
+	}
+	return p.Application
+}
 
 // held tells a run of the lease that it works under; the context that it is given ends with the lease.
 type held struct{ epoch uint64 }

@@ -50,7 +50,7 @@ func params[P dr.Params](sc run.StepContext) (P, error) {
 
 // handlers are what this version can do, by kind of step.
 func (o *Operation) handlers(claim claimer) map[dr.StepKind]run.Handler {
-	protect, bring, cut := protection{o}, recovery{o, claim}, cutover{o}
+	protect, bring, cut, hook := protection{o}, recovery{o, claim}, cutover{o}, hooks{o}
 	return map[dr.StepKind]run.Handler{
 		dr.KindFenceSite:     handler[dr.FenceSite]{apply: bring.fence},
 		dr.KindClaim:         handler[dr.Claim]{observe: bring.claimed, apply: bring.claim},
@@ -61,6 +61,7 @@ func (o *Operation) handlers(claim claimer) map[dr.StepKind]run.Handler {
 		dr.KindRestoreData:   handler[dr.RestoreData]{observe: bring.dataRestored, apply: bring.restoreData},
 		dr.KindAwaitReady:    handler[dr.AwaitReady]{apply: bring.awaitReady},
 		dr.KindSwitchTraffic: handler[dr.SwitchTraffic]{observe: cut.trafficSwitched, apply: cut.switchTraffic},
+		dr.KindHook:          handler[dr.RunHook]{observe: hook.done, apply: hook.run},
 		dr.KindProbe:         handler[dr.ProbeFromOutside]{apply: cut.probe},
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/driver"
+	"lifeboat.dev/lifeboat/internal/edit"
 	"lifeboat.dev/lifeboat/internal/kube"
 	"lifeboat.dev/lifeboat/internal/restore"
 	"lifeboat.dev/lifeboat/internal/run"
@@ -75,34 +77,71 @@ func (o recovery) claim(ctx context.Context, sc run.StepContext, p dr.Claim) (ru
 	return done(dr.ClaimOutput{Epoch: epoch})
 }
 
-// stateOf loads a recovery point's objects, ready to be put back at a site.
-func (o recovery) stateOf(ctx context.Context, point, site string) (*restore.Set, restore.Options, error) {
+// between are the sites that a recovery point was captured at and is brought back to.
+func (o *Operation) between(ctx context.Context, point, site string) (from, to dr.Site, err error) {
 	p, err := o.point(ctx, point)
+	if err != nil {
+		return from, to, err
+	}
+	if s, ok := o.fleet.Site(p.Site); ok {
+		from = *s
+	} else {
+		from.Name = p.Site // gone from the fleet file: nothing of it can be mapped
+	}
+	s, ok := o.fleet.Site(site)
+	if !ok {
+		return from, to, dr.Errorf(dr.ClassUsage, nil, "Declare it in the fleet file.", "there is no site %q", site)
+	}
+	return from, *s, nil
+}
+
+// stateOf loads a recovery point's objects, ready to be put back at a site in the way that a plan says.
+func (o *Operation) stateOf(ctx context.Context, pl dr.Plan, site string) (*restore.Set, restore.Options, error) {
+	p, err := o.point(ctx, pl.RecoveryPoint)
 	if err != nil {
 		return nil, restore.Options{}, err
 	}
-	set, err := restore.Load(ctx, Stored(o.vault.Repo(), p.Checkpoint))
+	opts := restore.Options{Application: o.app.Name, Point: p.ID, Data: claims(o.app, pl)}
+	if opts.From, opts.To, err = o.between(ctx, p.ID, site); err != nil {
+		return nil, restore.Options{}, err
+	}
+	if opts.Edits, err = edit.Compile(o.app.Restore.Transforms); err != nil {
+		return nil, restore.Options{}, fmt.Errorf("the transforms of %s: %w", o.app.Name, err)
+	}
+	var src restore.Source = Stored(o.vault.Repo(), p.Checkpoint)
+	if r := pl.Restoring; r != nil {
+		opts.Select, opts.WithoutNeeds, opts.Existing, opts.Status, opts.Hosts = r.Select, r.WithoutNeeds, restore.Policy(r.Existing), r.Status, r.Hosts
+		if len(r.Namespaces) > 0 {
+			opts.Copy = strings.Join(slices.Sorted(maps.Values(r.Namespaces)), ",")
+			opts.Moved = restore.InNamespaces(src, r.Namespaces)
+			src = opts.Moved.Source()
+		}
+		opts.Select.Namespaces = nil
+		for _, ns := range r.Select.Namespaces {
+			opts.Select.Namespaces = append(opts.Select.Namespaces, r.Namespace(ns))
+		}
+	}
+	set, err := restore.Load(ctx, src)
 	if err != nil {
 		return nil, restore.Options{}, fmt.Errorf("read checkpoint %s: %w", p.Checkpoint, err)
 	}
-	from, ok := o.fleet.Site(p.Site)
-	if !ok {
-		from = &dr.Site{Name: p.Site} // gone from the fleet file: nothing of it can be mapped
-	}
-	to, ok := o.fleet.Site(site)
-	if !ok {
-		return nil, restore.Options{}, dr.Errorf(dr.ClassUsage, nil, "Declare it in the fleet file.", "there is no site %q", site)
-	}
-	return set, restore.Options{Application: o.app.Name, Point: p.ID, From: *from, To: *to, Data: claims(o.app, p)}, nil
+	return set, opts, nil
 }
 
-// claims are those whose data a recovery point has.
-func claims(app *dr.Application, p dr.RecoveryPoint) []dr.VolumeRef {
+// claims are those whose data a plan brings back, where it brings them.
+func claims(app *dr.Application, pl dr.Plan) []dr.VolumeRef {
 	out := []dr.VolumeRef{}
-	for _, ds := range app.Data {
-		if ds.Volume != nil && slices.ContainsFunc(p.Data, func(d dr.DataPoint) bool { return d.Datastore == ds.Name }) {
-			out = append(out, *ds.Volume)
+	for _, s := range pl.Steps {
+		p, ok := s.Params.(dr.RestoreData)
+		i := slices.IndexFunc(app.Data, func(ds dr.Datastore) bool { return ds.Name == p.Datastore })
+		if !ok || i < 0 || app.Data[i].Volume == nil {
+			continue
 		}
+		volume := *app.Data[i].Volume
+		if pl.Restoring != nil {
+			volume.Namespace = pl.Restoring.Namespace(volume.Namespace)
+		}
+		out = append(out, volume)
 	}
 	return out
 }
@@ -112,7 +151,7 @@ func (o recovery) restoreState(ctx context.Context, sc run.StepContext, p dr.Res
 	if err != nil {
 		return run.Result{}, err
 	}
-	set, opts, err := o.stateOf(ctx, p.Point, p.Site)
+	set, opts, err := o.stateOf(ctx, sc.Plan, p.Site)
 	if err != nil {
 		return run.Result{}, err
 	}
@@ -124,7 +163,7 @@ func (o recovery) restoreState(ctx context.Context, sc run.StepContext, p dr.Res
 	return done(out)
 }
 
-func (o recovery) restoreRequest(ctx context.Context, p dr.RestoreData) (driver.Datastore, driver.RestoreRequest, error) {
+func (o recovery) restoreRequest(ctx context.Context, sc run.StepContext, p dr.RestoreData) (driver.Datastore, driver.RestoreRequest, error) {
 	ds, err := o.datastoreOf(p.Datastore)
 	if err != nil {
 		return nil, driver.RestoreRequest{}, err
@@ -137,12 +176,17 @@ func (o recovery) restoreRequest(ctx context.Context, p dr.RestoreData) (driver.
 	if i < 0 {
 		return nil, driver.RestoreRequest{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Choose another recovery point.", "recovery point %s has no copy of %s", p.Point, p.Datastore)
 	}
+	if ds.Volume != nil && sc.Plan.Restoring != nil {
+		volume := *ds.Volume
+		volume.Namespace = sc.Plan.Restoring.Namespace(volume.Namespace)
+		ds.Volume = &volume
+	}
 	d, err := o.datastore(ctx, p.Site, ds)
 	return d, driver.RestoreRequest{Application: o.app.Name, Point: p.Point, Datastore: ds, Data: point.Data[i]}, err
 }
 
-func (o recovery) dataRestored(ctx context.Context, _ run.StepContext, p dr.RestoreData) (*run.Result, error) {
-	d, req, err := o.restoreRequest(ctx, p)
+func (o recovery) dataRestored(ctx context.Context, sc run.StepContext, p dr.RestoreData) (*run.Result, error) {
+	d, req, err := o.restoreRequest(ctx, sc, p)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +198,7 @@ func (o recovery) dataRestored(ctx context.Context, _ run.StepContext, p dr.Rest
 }
 
 func (o recovery) restoreData(ctx context.Context, sc run.StepContext, p dr.RestoreData) (run.Result, error) {
-	d, req, err := o.restoreRequest(ctx, p)
+	d, req, err := o.restoreRequest(ctx, sc, p)
 	if err != nil {
 		return run.Result{}, err
 	}
@@ -175,7 +219,7 @@ func (o recovery) awaitReady(ctx context.Context, sc run.StepContext, p dr.Await
 	if err != nil {
 		return run.Result{}, err
 	}
-	set, opts, err := o.stateOf(ctx, p.Point, p.Site)
+	set, opts, err := o.stateOf(ctx, sc.Plan, p.Site)
 	if err != nil {
 		return run.Result{}, err
 	}
