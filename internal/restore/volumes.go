@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -122,37 +123,48 @@ func reclaim(policy string, before any) map[string]any {
 	}
 }
 
-// each patches the volumes. A site where that is not permitted goes
-// without, and a note says so.
+// each patches the volumes. A site where that is not permitted goes without, and a note says so.
 func (a volumes) each(ctx context.Context, change func(*corev1.PersistentVolume) map[string]any) error {
-	core := a.client.Typed.CoreV1()
+	var claims []*item
 	for _, it := range a.prepared.items {
-		if it.key.GroupKind != claimKind {
-			continue
+		if it.key.GroupKind == claimKind {
+			claims = append(claims, it)
 		}
-		pvc, err := core.PersistentVolumeClaims(it.key.Namespace).Get(ctx, it.key.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) || err == nil && (pvc.Spec.VolumeName == "" || pvc.Annotations[kube.LabelApplication] != a.opts.Application) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("reading %s at site %s: %w", it.key, a.client.Site, err)
-		}
-		pv, err := core.PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err == nil {
+	}
+	var forbidden sync.Once
+	return a.applier.each(ctx, claims, func(ctx context.Context, it *item) error {
+		pv, err := a.of(ctx, it)
+		if err == nil && pv != nil {
 			err = a.patch(ctx, pv, change(pv))
 		}
 		if apierrors.IsForbidden(err) {
-			a.note(it, fmt.Sprintf("its volume's reclaim policy cannot be changed here (%v): it is deleted with the claim", err))
+			forbidden.Do(func() {
+				a.note(it, fmt.Sprintf("its volume's reclaim policy cannot be changed here (%v): it is deleted with the claim", err))
+			})
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("volume %s of %s at site %s: %w", pvc.Spec.VolumeName, it.key, a.client.Site, err)
+			return fmt.Errorf("the volume of %s at site %s: %w", it.key, a.client.Site, err)
 		}
+		return nil
+	})
+}
+
+// of is the volume that a claim of ours is bound to; nil where there is none.
+func (a volumes) of(ctx context.Context, it *item) (*corev1.PersistentVolume, error) {
+	core := a.client.Typed.CoreV1()
+	pvc, err := core.PersistentVolumeClaims(it.key.Namespace).Get(ctx, it.key.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && (pvc.Spec.VolumeName == "" || pvc.Annotations[kube.LabelApplication] != a.opts.Application) {
+		return nil, nil
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	pv, err := core.PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return pv, err
 }
 
 func (a volumes) patch(ctx context.Context, pv *corev1.PersistentVolume, patch map[string]any) error {
