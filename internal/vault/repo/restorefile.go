@@ -188,7 +188,7 @@ func (b *batch) run(ctx context.Context, run []piece) error {
 		room = new([]byte)
 	}
 	defer b.room.Put(room)
-	for len(run) > 0 && ctx.Err() == nil {
+	for len(run) > 0 && (whole || ctx.Err() == nil) { // what was fetched is used, so that a later try needs not
 		p := run[0]
 		n := 1
 		for n < len(run) && run[n].id == p.id {
@@ -216,7 +216,7 @@ func (b *batch) run(ctx context.Context, run []piece) error {
 		}
 		run = run[n:]
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // take writes a blob into one of its files, or notes that it cannot be had; after the file's last the
@@ -285,15 +285,13 @@ func (b *batch) write(f *targetFile, data []byte, offset int64) error {
 	return b.restorer.within(f.dir, func(dir int) error {
 		return b.use(f, dir, func(fd int) error {
 			for len(data) > 0 {
-				n := lengthOfData(data, offset)
-				if err := writeAt(fd, data[:n], offset); err != nil {
-					return err
-				}
-				data, offset = data[n:], offset+int64(n)
-				if n = lengthOfZeros(data, offset); n > 0 {
+				n, zeros := nextSpan(data, offset)
+				if zeros {
 					f.mu.Lock()
 					f.holes = true
 					f.mu.Unlock()
+				} else if err := writeAt(fd, data[:n], offset); err != nil {
+					return err
 				}
 				data, offset = data[n:], offset+int64(n)
 			}
@@ -314,24 +312,18 @@ func writeAt(fd int, data []byte, offset int64) error {
 	return nil
 }
 
-// lengthOfData is how much is to be written before zeros that become a hole.
-func lengthOfData(data []byte, offset int64) int {
-	n := int((restoredHole - offset%restoredHole) % restoredHole) // to where a hole may begin
-	for ; n+restoredHole <= len(data); n += restoredHole {
-		if isZero(data[n : n+restoredHole]) {
-			return n
+// nextSpan is how much of the beginning is to be written, or is zeros, by blocks of the file: what is not
+// written in a new file is zero.
+func nextSpan(data []byte, offset int64) (length int, zeros bool) {
+	for length < len(data) {
+		block := min(restoredHole-int((offset+int64(length))%restoredHole), len(data)-length)
+		zero := isZero(data[length : length+block])
+		if length > 0 && zero != zeros {
+			break
 		}
+		length, zeros = length+block, zero
 	}
-	return len(data)
-}
-
-// lengthOfZeros is how much of the beginning is a hole.
-func lengthOfZeros(data []byte, offset int64) int {
-	n := 0
-	for offset%restoredHole == 0 && n+restoredHole <= len(data) && isZero(data[n:n+restoredHole]) {
-		n += restoredHole
-	}
-	return n
+	return length, zeros
 }
 
 func isZero(b []byte) bool { return b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1]) }
