@@ -136,6 +136,27 @@ func TestMoverProcess(t *testing.T) {
 		t.Error("no progress was said")
 	}
 
+	// Once more, with what there is to compare with: only the beacon has changed.
+	again := protectOrder("")
+	again.Parent = report.Snapshot
+	if err := os.WriteFile(filepath.Join(source, "fresh"), []byte("fresh"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	incremental, err := runner(store).Run(t.Context(), startChild(t, source), again, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if incremental.Files != report.Files+1 || incremental.Unchanged < 150 || incremental.StoredBytes > 1<<20 {
+		t.Errorf("with a parent: %+v, want nearly all of %d files unchanged", incremental, report.Files)
+	}
+	if err := os.Remove(filepath.Join(source, "fresh")); err != nil {
+		t.Fatal(err)
+	}
+	again.Parent = strings.Repeat("0", 64)
+	if forgotten, err := runner(store).Run(t.Context(), startChild(t, source), again, nil); err != nil || forgotten.Unchanged != 0 {
+		t.Errorf("with a parent that was forgotten: %+v, %v", forgotten, err)
+	}
+
 	killed := startChild(t, target)
 	var reads atomic.Int32
 	stalled = &hooked{Store: store, get: func(name string) {
