@@ -101,7 +101,7 @@ func (e *engine) get(ctx context.Context, s *shelf, name string) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	what := s.kind() + " " + name
-	raw, err := e.reader.rest.Get().AbsPath(s.query("").path, name).SetHeader("Accept", "application/json").Do(ctx).Raw()
+	raw, err := e.reader.object(ctx, s.query("").path, name)
 	if err == nil {
 		e.missing.clear(what)
 		return e.worker(s).take(ctx, raw)

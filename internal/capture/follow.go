@@ -47,8 +47,6 @@ const (
 	quiet = 150 * time.Millisecond
 	// debounce lets the definitions of several kinds come in before their kinds are looked for.
 	debounce = 500 * time.Millisecond
-	// pingDeadline bounds the question whether the site answers, before a checkpoint.
-	pingDeadline = 10 * time.Second
 )
 
 // Follow lists the scope once and then watches it, and makes a checkpoint whenever something changed, at most
@@ -280,9 +278,7 @@ func (f *follower) checkpoint(ctx context.Context) error {
 // answers asks the site whether it is there. When it is again, the watches that it broke get a chance to go
 // on before a checkpoint calls what they bring missing.
 func (f *follower) answers(ctx context.Context) bool {
-	bounded, cancel := context.WithTimeout(ctx, pingDeadline)
-	defer cancel()
-	err := f.reader.ping(bounded)
+	err := f.reader.ping(ctx)
 	if err == nil {
 		return true
 	}
@@ -301,10 +297,7 @@ func (f *follower) outage(ctx context.Context) {
 			return
 		case <-time.After(time.Second):
 		}
-		bounded, cancel := context.WithTimeout(ctx, pingDeadline)
-		err := f.reader.ping(bounded)
-		cancel()
-		if err == nil {
+		if f.reader.ping(ctx) == nil {
 			break
 		}
 	}

@@ -24,6 +24,11 @@ const (
 	retries  = 2 // of one page that broke off
 	// near is how fast a site answers whose network is faster than compressing what it sends.
 	near = 3 * time.Millisecond
+	// No request waits longer: for next to nothing, for a page or an object, and for a watch to end after the
+	// time that it was asked for.
+	pingDeadline  = 10 * time.Second
+	pageDeadline  = 5 * time.Minute
+	watchDeadline = time.Minute
 )
 
 // reader asks a site for objects, and takes them as they lie on the wire.
@@ -68,6 +73,8 @@ func (r *reader) isNear(ctx context.Context) bool {
 
 // ping asks for something small, over the connection that everything else comes over.
 func (r *reader) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pingDeadline, fmt.Errorf("no answer within %s", pingDeadline))
+	defer cancel()
 	return r.rest.Get().AbsPath("/version").Do(ctx).Error()
 }
 
@@ -104,6 +111,8 @@ type page struct {
 
 // page reads one page and hands out its objects one by one; none is held longer than item takes.
 func (r *reader) page(ctx context.Context, q query, item func(raw []byte) error) (page, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pageDeadline, fmt.Errorf("no page within %s", pageDeadline))
+	defer cancel()
 	body, err := r.open(ctx, q)
 	if err != nil {
 		return page{}, err
@@ -125,6 +134,17 @@ func (r *reader) page(ctx context.Context, q query, item func(raw []byte) error)
 		return nil
 	})
 	return p, broken(q.path, err)
+}
+
+// object reads one object.
+func (r *reader) object(ctx context.Context, path, name string) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, pageDeadline, fmt.Errorf("no answer within %s", pageDeadline))
+	defer cancel()
+	raw, err := r.rest.Get().AbsPath(path, name).SetHeader("Accept", "application/json").Do(ctx).Raw()
+	if ctx.Err() != nil {
+		err = broken(path, context.Cause(ctx))
+	}
+	return raw, err
 }
 
 // broken makes an answer that breaks off what it is: a fault of the connection.

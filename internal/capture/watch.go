@@ -21,6 +21,8 @@ const eventBuffer = 4 << 10
 func (f *follower) watch(ctx context.Context, src *source) error {
 	q := src.shelf.query(f.scope.LabelSelector)
 	q.resourceVersion, q.watch = src.version, watchFor+rand.N(watchFor)
+	ctx, cancel := context.WithTimeout(ctx, q.watch+watchDeadline)
+	defer cancel()
 	body, err := f.reader.open(ctx, q)
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func (o *Operation) Protect(ctx context.Context, opts ProtectOptions) error {
 		if opts.Once {
 			return err
 		}
-		if class := dr.ClassOf(err); !p.worked && (class == dr.ClassUsage || class == dr.ClassDenied) {
+		if class := dr.ClassOf(err); !p.hasWorked() && (class == dr.ClassUsage || class == dr.ClassDenied) {
 			return err
 		}
 		if !errors.Is(err, errMoved) {
@@ -84,12 +84,13 @@ func (o *Operation) Protect(ctx context.Context, opts ProtectOptions) error {
 // protector protects one application.
 type protector struct {
 	*Operation
-	opts   ProtectOptions
-	worked bool   // it was followed at least once
-	waits  string // what was last said to be waited for
+	opts ProtectOptions
 
-	mu   sync.Mutex
-	data []dr.DataPoint // the newest copy of each datastore of this epoch
+	mu     sync.Mutex
+	worked bool           // it went on from a point, or sealed one
+	at     string         // the site that it was last said to be followed at
+	waits  string         // what was last said to be waited for
+	data   []dr.DataPoint // the newest copy of each datastore of this epoch
 }
 
 func (p *protector) tell(e ProtectEvent) {
@@ -108,6 +109,23 @@ func (p *protector) waiting(format string, a ...any) {
 	if !said {
 		p.tell(ProtectEvent{Type: EventWaiting, Text: text})
 	}
+}
+
+// following says which site is watched, when that is news.
+func (p *protector) following(site string) {
+	p.mu.Lock()
+	said := p.at == site
+	p.at = site
+	p.mu.Unlock()
+	if !said {
+		p.tell(ProtectEvent{Type: EventFollowing, Text: fmt.Sprintf("following %s at site %s", p.app.Name, site)})
+	}
+}
+
+func (p *protector) hasWorked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.worked
 }
 
 // protectRecord names the lease of those who protect an application (docs/adr/0008).
@@ -160,7 +178,7 @@ func (p *protector) session(ctx context.Context) error {
 			p.say("%s: %v", p.app.Name, err)
 		}
 	}()
-	p.tell(ProtectEvent{Type: EventFollowing, Text: fmt.Sprintf("following %s at site %s", p.app.Name, own.Site)})
+	p.following(own.Site)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if p.opts.Once {
@@ -172,7 +190,6 @@ func (p *protector) session(ctx context.Context) error {
 		go func() { defer close(done); p.backups(ctx) }()
 		defer func() { cancel(); <-done }()
 	}
-	p.worked = true
 	scope := capture.Scope{Application: p.app.Name, Namespaces: p.app.Namespaces}
 	return capture.Follow(ctx, client, scope, store, capture.FollowOptions{Interval: p.opts.Interval, Once: p.opts.Once, Say: p.waiting})
 }
@@ -218,6 +235,9 @@ func (p *protector) resume(ctx context.Context, own dr.Ownership) (*stateStore, 
 			return nil, fmt.Errorf("read checkpoint %s: %w", newest.Checkpoint, err)
 		}
 		s.snapshot = newest.Checkpoint
+		p.mu.Lock()
+		p.worked = true
+		p.mu.Unlock()
 	}
 	s.documents, err = newDocuments(ctx, p.vault.Repo(), tree)
 	return s, err
@@ -277,7 +297,7 @@ func (s *stateStore) Commit(ctx context.Context, c capture.Checkpoint) error {
 		return fmt.Errorf("seal recovery point %s: %w", point.ID, err)
 	}
 	p.mu.Lock()
-	p.waits = ""
+	p.worked, p.waits = true, ""
 	p.mu.Unlock()
 	last := c.Last.UTC()
 	p.tell(ProtectEvent{Type: EventPoint, Point: &point, Changed: c.Changed, LastChange: &last, StoredBytes: stored})

@@ -28,7 +28,8 @@ func (p parser) value(at, depth int) (int, error) {
 	}
 	mine := len(p.d.nodes)
 	p.d.nodes = append(p.d.nodes, node{start: int32(at)})
-	k, end, err := scalar, 0, error(nil)
+	k, end := scalar, 0
+	var err error
 	switch c := raw[at]; {
 	case c == '{':
 		k = object
