@@ -270,6 +270,7 @@ func fleets() *rapid.Generator[*dr.Fleet] {
 		for _, n := range names {
 			f.Sites = append(f.Sites, dr.Site{
 				Name: n, Region: words.Draw(t, "region"), Cluster: dr.Cluster{Kubeconfig: path.Draw(t, "kubeconfig"), Context: words.Draw(t, "context")},
+				Finalizers:     rapid.SliceOfN(rapid.StringMatching(`[a-z]{1,5}\.example\.com`), 1, 2).Draw(t, "finalizers"),
 				StorageClasses: rapid.Map(rapid.MapOfN(name, name, 1, 3), func(m map[string]string) map[string]string { return m }).Draw(t, "classes"),
 			})
 		}

@@ -29,6 +29,7 @@ type (
 		IngressClasses map[string]string `yaml:"ingressClasses,omitempty"`
 		Zones          map[string]string `yaml:"zones,omitempty"`
 		NodeLabels     map[string]string `yaml:"nodeLabels,omitempty"`
+		Finalizers     []string          `yaml:"finalizers,flow,omitempty"`
 		MoverImage     string            `yaml:"moverImage,omitempty"`
 	}
 	outCluster struct {
@@ -141,7 +142,7 @@ func documentsOf(f *dr.Fleet) []outDocument {
 		docs = append(docs, outDocument{APIVersion, kind, map[string]string{"name": name}, spec})
 	}
 	for _, s := range f.Sites {
-		add("Site", s.Name, outSite{s.Region, outCluster(s.Cluster), outIngress(s.Ingress), s.Registry, s.StorageClasses, s.IngressClasses, s.Zones, s.NodeLabels, s.MoverImage})
+		add("Site", s.Name, outSite{s.Region, outCluster(s.Cluster), outIngress(s.Ingress), s.Registry, s.StorageClasses, s.IngressClasses, s.Zones, s.NodeLabels, s.Finalizers, s.MoverImage})
 	}
 	for _, v := range f.Vaults {
 		add("Vault", v.Name, outVault{v.Location, outKey(v.EncryptionKey), retentionOf(v.Retention)})

@@ -132,6 +132,9 @@ func (d *decoder) site(name text, o *object) {
 	s.IngressClasses = o.textMap("ingressClasses")
 	s.Zones = o.textMap("zones")
 	s.NodeLabels = o.nodeLabels("nodeLabels")
+	for _, t := range o.texts("finalizers", optional) {
+		s.Finalizers = append(s.Finalizers, t.value)
+	}
 	s.MoverImage = o.text("moverImage", optional).value
 	declare(d, &d.sites, "Site", name, s)
 }

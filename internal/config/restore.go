@@ -66,7 +66,7 @@ func transform(a *dr.Application, c *object, lines map[string]int) dr.Transform 
 				at = n
 			}
 		}
-		c.say(at, "see docs/restore.md for what may be written here", "%v", what)
+		c.say(at, "see docs/choices.md for what may be written here", "%v", what)
 	}
 	return t
 }

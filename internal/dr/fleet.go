@@ -27,6 +27,9 @@ type Site struct {
 	IngressClasses map[string]string `json:"ingressClasses,omitempty"`
 	Zones          map[string]string `json:"zones,omitempty"`
 	NodeLabels     map[string]string `json:"nodeLabels,omitempty"`
+	// Finalizers are those, or the domains before their slash, whose controllers run at this site. Others are
+	// not restored to it: nothing would take them off again.
+	Finalizers []string `json:"finalizers,omitempty"`
 	// MoverImage is the image of Lifeboat's data mover; empty means REGISTRY/lifeboat:latest.
 	MoverImage string `json:"moverImage,omitempty"`
 }

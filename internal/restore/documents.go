@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
@@ -37,6 +38,7 @@ type documents struct {
 
 	// While it is filled:
 	encoder *zstd.Encoder
+	scratch []byte
 	sample  []sampled
 	sampled int
 }
@@ -72,7 +74,7 @@ func (d *documents) add(kind, path string, doc []byte, ref *reference) error {
 		ref.slab, ref.at = notKept, int32(len(d.large)) //nolint:gosec // as above
 		d.large = append(d.large, path)
 	case d.encoder != nil:
-		d.keep(doc, ref)
+		return d.keep(doc, ref)
 	default:
 		d.sample = append(d.sample, sampled{kind, slices.Clone(doc), ref})
 		if d.sampled += len(doc); d.sampled >= sampleSize {
@@ -89,10 +91,7 @@ func (d *documents) seal() error {
 			return err
 		}
 	}
-	d.encoder = nil
-	if n := len(d.slabs); n > 0 {
-		d.slabs[n-1] = slices.Clip(d.slabs[n-1])
-	}
+	d.encoder, d.scratch = nil, nil
 	return nil
 }
 
@@ -125,7 +124,9 @@ func (d *documents) train() error {
 		return err
 	}
 	for _, s := range d.sample {
-		d.keep(s.doc, s.ref)
+		if err := d.keep(s.doc, s.ref); err != nil {
+			return err
+		}
 	}
 	d.sample = nil
 	return nil
@@ -147,15 +148,21 @@ func (d *documents) codec(dictionary []byte) (err error) {
 	return nil
 }
 
-func (d *documents) keep(doc []byte, ref *reference) {
+func (d *documents) keep(doc []byte, ref *reference) error {
+	d.scratch = d.encoder.EncodeAll(doc, d.scratch[:0])
 	n := len(d.slabs)
-	if n == 0 || len(d.slabs[n-1])+len(doc)+1024 > cap(d.slabs[n-1]) {
-		d.slabs = append(d.slabs, make([]byte, 0, max(slabSize, len(doc)+1024)))
+	if n == 0 || len(d.slabs[n-1])+len(d.scratch) > cap(d.slabs[n-1]) {
+		slab, err := newSlab(d, max(slabSize, len(d.scratch)))
+		if err != nil {
+			return err
+		}
+		d.slabs = append(d.slabs, slab)
 		n++
 	}
 	slab := d.slabs[n-1]
-	d.slabs[n-1] = d.encoder.EncodeAll(doc, slab)
-	ref.slab, ref.at, ref.packed = int32(n-1), int32(len(slab)), int32(len(d.slabs[n-1])-len(slab)) //nolint:gosec // a slab is a few MiB at most
+	d.slabs[n-1] = append(slab, d.scratch...)
+	ref.slab, ref.at, ref.packed = int32(n-1), int32(len(slab)), int32(len(d.scratch)) //nolint:gosec // a slab is a few MiB at most
+	return nil
 }
 
 // get returns a document anew.
@@ -172,6 +179,7 @@ func (d *documents) get(ctx context.Context, ref reference) ([]byte, error) {
 
 // unpack returns a document that is kept.
 func (d *documents) unpack(ref reference) ([]byte, error) {
+	defer runtime.KeepAlive(d) // the slabs go with it
 	doc, err := d.decoder.DecodeAll(d.slabs[ref.slab][ref.at:ref.at+ref.packed], make([]byte, 0, ref.size))
 	if err != nil {
 		return nil, fmt.Errorf("decompressing a document: %w", err)

@@ -126,7 +126,7 @@ func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, see
 			return kept, nil
 		}
 	}
-	if fence, err := kube.UnfencePatch(live); err != nil || fence != nil {
+	if fence, err := kube.UnfencePatch(live); (err != nil || fence != nil) && !t.paused() {
 		return t.unfence(ctx, want, fence, err)
 	}
 	if len(diffs) == 0 {

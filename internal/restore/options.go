@@ -45,10 +45,6 @@ type Options struct {
 	Edits  edit.Transforms
 	Status dr.StatusPolicy // empty: restore
 	Hosts  dr.HostPolicy   // empty: rename in a copy, else keep
-	// Finalizers (whole names, or the domains before their slash) whose controllers are known to run at
-	// the target. All others are dropped, so that nothing waits for a controller that is not there;
-	// controllers add theirs again.
-	Finalizers []string
 	// Workers bounds the requests under way at once; default 32.
 	Workers int
 	// GateTimeout bounds each wait for something the target has to do first: a CRD to be established, a

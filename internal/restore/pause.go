@@ -2,6 +2,8 @@ package restore
 
 import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"lifeboat.dev/lifeboat/internal/dr"
 )
 
 // switches are the fields by which what acts by itself, on a schedule or on Git's behalf, is paused.
@@ -23,6 +25,11 @@ var argoApplication = gk{Group: "argoproj.io", Kind: "Application"}
 
 // acts says whether objects of a kind act by themselves.
 func acts(kind gk) bool { return kind == argoApplication || switches()[kind] != nil }
+
+// paused says whether an object is not to act yet; one that a fence keeps from it stays fenced.
+func (t *attempt) paused() bool {
+	return t.opts.Stage == dr.StageWorkloads && acts(t.item.key.GroupKind)
+}
 
 // unpaused says of what acts by itself that it does, where that goes without saying: else one that was paused
 // would stay so.

@@ -305,7 +305,7 @@ func TestFinalizersOfKnownControllersStay(t *testing.T) {
 	t.Parallel()
 	s := load(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: x, namespace: shop, finalizers: [a.example.com/f, b.example.com/g, kubernetes.io/h]}}`)
 	opts := options()
-	opts.Finalizers = []string{"a.example.com"}
+	opts.To.Finalizers = []string{"a.example.com"}
 	p := prepare(t, s, opts)
 	if got := formOf(t, p, p.items[0]).obj.GetFinalizers(); !slices.Equal(got, []string{"a.example.com/f"}) {
 		t.Errorf("finalizers %v", got)

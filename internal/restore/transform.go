@@ -100,7 +100,7 @@ func (t *transform) finalizers() {
 	var keep []string
 	for _, f := range t.obj.GetFinalizers() {
 		domain, _, _ := strings.Cut(f, "/")
-		if slices.Contains(t.opts.Finalizers, f) || slices.Contains(t.opts.Finalizers, domain) {
+		if slices.Contains(t.opts.To.Finalizers, f) || slices.Contains(t.opts.To.Finalizers, domain) {
 			keep = append(keep, f)
 			continue
 		}

@@ -149,7 +149,7 @@ func TestFinalizers(t *testing.T) {
 {apiVersion: v1, kind: ConfigMap, metadata: {name: unknown, namespace: @NS@, finalizers: [absent.example.com/hold]}}
 ---
 {apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data, namespace: @NS@}, spec: {accessModes: [ReadWriteOnce], storageClassName: "", resources: {requests: {storage: 1Gi}}}}`)
-	v.opts.Finalizers = []string{"present.example.com"}
+	v.opts.To.Finalizers = []string{"present.example.com"}
 	out := v.apply()
 	if got := get(t, west, ns, "v1/ConfigMap/known").GetFinalizers(); !slices.Equal(got, []string{"present.example.com/hold"}) {
 		t.Errorf("finalizers %q", got)

@@ -111,6 +111,13 @@ func TestSchedulesWaitForTheCutover(t *testing.T) {
 	v.opts.Stage = ""
 	v.verify() // it is as it should be before the cutover
 
+	// A fence at the target, as after an earlier failover away from it, is undone by the cutover as well.
+	patch(t, west, ns, "batch/v1/CronJob/nightly", `{metadata: {annotations: {lifeboat.dev/suspended: "false"}}}`)
+	v.opts.Stage = dr.StageWorkloads
+	v.apply()
+	if got := v.field("batch/v1/CronJob/nightly", "spec.suspend"); got != true {
+		t.Errorf("a fenced CronJob acts before the cutover: %v", got)
+	}
 	v.opts.Stage = dr.StageCutover
 	v.apply()
 	for what, path := range paused {
