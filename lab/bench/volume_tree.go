@@ -176,7 +176,7 @@ func sameContent(want, got string) error {
 		return err
 	}
 	defer g.Close()
-	a, b := make([]byte, 1<<20), make([]byte, 1<<20)
+	a, b := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
 		n, errA := io.ReadFull(w, a)
 		m, errB := io.ReadFull(g, b)
