@@ -29,7 +29,8 @@ test: build ## the fast loop
 race:
 	CGO_ENABLED=1 go test -race $(RACE)
 
-e2e: build ## whole flows on real sites, on nodes of real pods where this machine allows them
+e2e: build ## the vault's users killed 200 times; whole flows on real sites, on nodes of real pods where this machine allows them
+	LIFEBOAT_E2E=1 go test -count=1 -timeout 40m -run 'Killed|ManyProcesses' ./internal/vault
 	cd lab && LIFEBOAT_E2E=1 go test -count=1 -timeout 40m -p 1 ./...
 
 lint: ## dependency directions, budgets, formatting, and what go vet finds
