@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -267,20 +265,35 @@ func (w *treeWalk) tree(ctx context.Context, at treeAt) (next []treeAt, err erro
 	}
 	raw, err := w.ledger.load(ctx, at.entry)
 	if err == nil {
-		err = eachNode(w.ledger.entries[at.entry].id, raw, func(n *Node) error {
-			where := at.where + n.Name
-			if n.Type == DirNode || !n.Subtree.IsZero() {
-				var err error
-				next, err = w.subtree(next, where+"/", n.Subtree)
-				return err
-			}
-			return w.file(where, n)
-		})
+		next, err = w.nodes(at, raw)
 	}
 	if errors.Is(err, ErrDamaged) {
 		err = w.bad(fmt.Errorf("%s: %w", at.where, err))
 	}
 	return next, err
+}
+
+// nodes marks what a tree names, node by node: a directory may have any number of them.
+func (w *treeWalk) nodes(at treeAt, raw []byte) (next []treeAt, err error) {
+	in, err := newTreeReader(w.ledger.entries[at.entry].id, raw)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		n, err := in.next()
+		if err != nil || n == nil {
+			return next, err
+		}
+		where := at.where + n.Name
+		if n.Type == DirNode || !n.Subtree.IsZero() {
+			next, err = w.subtree(next, where+"/", n.Subtree)
+		} else {
+			err = w.file(where, n)
+		}
+		if err != nil {
+			return next, err
+		}
+	}
 }
 
 func (w *treeWalk) subtree(next []treeAt, where string, id ID) ([]treeAt, error) {
@@ -306,53 +319,6 @@ func (w *treeWalk) file(where string, n *Node) error {
 	}
 	if w.sizes && n.Type == FileNode && size != n.Size {
 		return w.bad(fmt.Errorf("%s: %w: its blobs hold %d bytes, its node says %d", where, ErrDamaged, size, n.Size))
-	}
-	return nil
-}
-
-// eachNode is parseTree for directories of any size: one node at a time is in memory.
-func eachNode(id ID, raw []byte, fn func(*Node) error) error {
-	damaged := func(err error) error { return fmt.Errorf("tree %s: %w: %w", id.short(), ErrDamaged, err) }
-	in := json.NewDecoder(bytes.NewReader(raw))
-	if open, err := in.Token(); err != nil || open != json.Delim('{') {
-		return damaged(errors.New("it is no object"))
-	}
-	for in.More() {
-		name, err := in.Token()
-		if err != nil {
-			return damaged(err)
-		}
-		if text, ok := name.(string); !ok || !strings.EqualFold(text, "nodes") {
-			var skipped json.RawMessage
-			if err := in.Decode(&skipped); err != nil {
-				return damaged(err)
-			}
-			continue
-		}
-		open, err := in.Token()
-		if err != nil || open != json.Delim('[') && open != nil {
-			return damaged(errors.New("its nodes are no list"))
-		}
-		for open != nil && in.More() {
-			n := &Node{}
-			if err := in.Decode(n); err != nil {
-				return damaged(err)
-			}
-			if err := n.checkName(); err != nil {
-				return damaged(err)
-			}
-			if err := fn(n); err != nil {
-				return err
-			}
-		}
-		if open != nil {
-			if _, err := in.Token(); err != nil {
-				return damaged(err)
-			}
-		}
-	}
-	if _, err := in.Token(); err != nil {
-		return damaged(err)
 	}
 	return nil
 }
