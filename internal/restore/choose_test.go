@@ -192,7 +192,7 @@ func TestTakenHosts(t *testing.T) {
 		opts.From.Ingress.Domain, opts.To.Ingress.Domain, opts.Hosts, opts.Copy = "", c.domain, c.policy, "copy"
 		opts.taken = map[string]key{"shop.example.com": original}
 		p := prepare(t, load(t, c.object), opts)
-		got := ""
+		var got string
 		switch {
 		case len(p.refused) > 0:
 			got = "refused"

@@ -108,7 +108,7 @@ func (o *Operation) stateOf(ctx context.Context, pl dr.Plan, site string) (*rest
 	if opts.Edits, err = edit.Compile(o.app.Restore.Transforms); err != nil {
 		return nil, restore.Options{}, fmt.Errorf("the transforms of %s: %w", o.app.Name, err)
 	}
-	var src restore.Source = Stored(o.vault.Repo(), p.Checkpoint)
+	src := Stored(o.vault.Repo(), p.Checkpoint)
 	if r := pl.Restoring; r != nil {
 		opts.Select, opts.WithoutNeeds, opts.Existing, opts.Status, opts.Hosts = r.Select, r.WithoutNeeds, restore.Policy(r.Existing), r.Status, r.Hosts
 		if len(r.Namespaces) > 0 {

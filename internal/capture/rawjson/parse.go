@@ -28,7 +28,8 @@ func (p parser) value(at, depth int) (int, error) {
 	}
 	mine := len(p.d.nodes)
 	p.d.nodes = append(p.d.nodes, node{start: int32(at)})
-	k, end := scalar, 0
+	k := scalar
+	var end int
 	var err error
 	switch c := raw[at]; {
 	case c == '{':

@@ -16,7 +16,7 @@ import (
 func nodeOf(name string, st *unix.Stat_t, root uint64) *Node {
 	mtime := timeOf(st.Mtim)
 	n := &Node{
-		Name: name, Mode: modeOf(uint32(st.Mode)), UID: st.Uid, GID: st.Gid, Inode: st.Ino,
+		Name: name, Mode: modeOf(uint32(st.Mode)), UID: st.Uid, GID: st.Gid, Inode: st.Ino, //nolint:unconvert // its size differs between systems
 		ModTime: mtime, AccessTime: mtime, ChangeTime: timeOf(st.Ctim), // reading changes the time of access
 	}
 	links, device := uint64(st.Nlink), uint64(st.Dev)^root //nolint:unconvert // their sizes differ between systems

@@ -200,7 +200,7 @@ func (l *heldLock) there(ctx context.Context) error {
 func (l *heldLock) keepFresh(ctx context.Context) {
 	tick := time.NewTicker(lockLook)
 	defer tick.Stop()
-	var last error
+	last := errors.New("no refresh was due before, which is so when the machine slept")
 	for {
 		select {
 		case <-l.stop:
@@ -212,7 +212,7 @@ func (l *heldLock) keepFresh(ctx context.Context) {
 			continue
 		}
 		if age > lockGiveUp {
-			l.lose(fmt.Errorf("%w: it could not be refreshed for %v (%v)", ErrLockLost, age.Round(time.Second), last))
+			l.lose(fmt.Errorf("%w: it could not be refreshed for %v: %w", ErrLockLost, age.Round(time.Second), last))
 			return
 		}
 		try, cancel := context.WithTimeoutCause(ctx, lockLook, fmt.Errorf("the store did not answer for %v", lockLook))

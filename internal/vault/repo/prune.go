@@ -213,8 +213,8 @@ func (p *pruner) choose() error {
 	l := p.ledger
 	p.use = make([]packUse, len(l.packs))
 	value := make([]int64, len(l.packs))
-	for from, to := 0, 0; from < len(l.entries); from = to {
-		to = l.copies(from)
+	for from := 0; from < len(l.entries); from = l.copies(from) {
+		to := l.copies(from)
 		for i := from; i < to; i++ {
 			e := &l.entries[i]
 			p.use[e.pack].all += int64(e.Length)
@@ -228,8 +228,8 @@ func (p *pruner) choose() error {
 	better := func(a, b uint32) bool {
 		return cmp.Or(cmp.Compare(value[b], value[a]), cmp.Compare(p.use[a].all, p.use[b].all), bytes.Compare(l.packs[a][:], l.packs[b][:])) < 0
 	}
-	for from, to := 0, 0; from < len(l.entries); from = to {
-		to = l.copies(from)
+	for from := 0; from < len(l.entries); from = l.copies(from) {
+		to := l.copies(from)
 		if !l.marked(from) {
 			continue
 		}
