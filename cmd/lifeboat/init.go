@@ -143,7 +143,7 @@ func makeVault(ctx context.Context, g *global, v dr.Vault) error {
 	if err != nil {
 		return err
 	}
-	switch err := vault.Init(ctx, v.Location, key); {
+	switch err := vault.Init(ctx, v, key, func(f string, a ...any) { g.say("warning: "+f, a...) }); {
 	case err == nil:
 		g.say("made the vault %s", v.Location)
 	case !errors.Is(err, dr.ErrExists):

@@ -37,7 +37,12 @@ spec:
 apiVersion: lifeboat.dev/v1alpha1
 kind: Vault
 metadata: {name: main}
-spec: {location: "file:///srv/lifeboat vault", encryptionKey: {file: key}}
+spec:
+  location: "file:///srv/lifeboat vault"
+  encryptionKey: {file: key}
+  replicas:
+  - {name: far, location: "s3://bucket/shop?endpoint=https://s3.example:9000&region=eu", credentials: {file: s3}, caFile: ca.pem}
+  - {name: azure, location: azblob://account/container}
 ---
 apiVersion: lifeboat.dev/v1alpha1
 kind: Zone
@@ -82,9 +87,18 @@ func TestParseReadsEveryField(t *testing.T) {
 			},
 			{Name: "west", Cluster: dr.Cluster{Kubeconfig: "/home/ann/.kube/west"}},
 		},
-		Vaults: []dr.Vault{{Name: "main", Location: "file:///srv/lifeboat%20vault", EncryptionKey: dr.KeySource{File: "/fleet/key"}}},
-		Zones:  []dr.Zone{{Name: "example.com", RFC2136: &dr.RFC2136{Server: "10.0.0.53:53", Key: dr.KeySource{File: "/etc/tsig"}}}},
-		Tiers:  []dr.Tier{{Name: "gold", Objectives: dr.Objectives{RTO: 5 * time.Minute, RPO: 30 * time.Second}}},
+		Vaults: []dr.Vault{{
+			Name: "main", Location: "file:///srv/lifeboat%20vault", EncryptionKey: dr.KeySource{File: "/fleet/key"},
+			Replicas: []dr.Replica{
+				{
+					Name: "far", Location: "s3://bucket/shop?endpoint=https://s3.example:9000&region=eu",
+					Credentials: dr.KeySource{File: "/fleet/s3"}, CAFile: "/fleet/ca.pem",
+				},
+				{Name: "azure", Location: "azblob://account/container"},
+			},
+		}},
+		Zones: []dr.Zone{{Name: "example.com", RFC2136: &dr.RFC2136{Server: "10.0.0.53:53", Key: dr.KeySource{File: "/etc/tsig"}}}},
+		Tiers: []dr.Tier{{Name: "gold", Objectives: dr.Objectives{RTO: 5 * time.Minute, RPO: 30 * time.Second}}},
 		Applications: []dr.Application{{
 			Name: "shop", Namespaces: []string{"shop"}, Tier: "gold",
 			Objectives: dr.Objectives{RTO: 5 * time.Minute, RPO: 30 * time.Second},
@@ -102,6 +116,8 @@ func TestParseReadsEveryField(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
+
+const vaultIs = "kind: Vault\nmetadata: {name: v}\nspec: {encryptionKey: {file: k}, "
 
 // app is a fleet whose application is to be filled in; its spec begins at line 20.
 const app = `apiVersion: lifeboat.dev/v1alpha1
@@ -174,7 +190,15 @@ func TestProblemsNameLineAndRemedy(t *testing.T) {
 		{"no kind", doc, `1:1: document: field kind is missing`},
 		{"unknown version", "apiVersion: v1\nkind: Tier\n", `1:13: unknown apiVersion "v1"; write lifeboat.dev/v1alpha1`},
 		{"field twice", doc + "kind: Tier\nkind: Tier\n", `3:1: document: field kind is given twice, first at line 2`},
-		{"cloud vault", doc + "kind: Vault\nmetadata: {name: v}\nspec: {location: \"azblob://a/b\", encryptionKey: {file: k}}\n", `4:18: Vault v: location: storage of kind "azblob" is not in this version`},
+		{"unknown storage", doc + vaultIs + "location: \"gs://a/b\"}\n", `4:44: Vault v: location: storage of kind "gs" is not in this version; use file:///some/directory, s3://bucket/prefix or azblob://account/container/prefix`},
+		{"no container", doc + vaultIs + "location: \"azblob://a\"}\n", `4:44: Vault v: location does not name a bucket or container; write it like azblob://account/container/prefix`},
+		{"secret in location", doc + vaultIs + "location: \"s3://me:secret@b/p\"}\n", `4:44: Vault v: location holds credentials; write them to a file, and name that with credentials: {file: …}`},
+		{"parameter", doc + vaultIs + "location: \"s3://b/p?zone=x\"}\n", `4:44: Vault v: location: unknown parameter "zone"; the parameters are endpoint, region`},
+		{"endpoint", doc + vaultIs + "location: \"s3://b/p?endpoint=host:9000\"}\n", `4:44: Vault v: location: endpoint "host:9000" is not a URL; write it like endpoint=https://host:9000`},
+		{"credentials of a directory", doc + vaultIs + "location: /v, caFile: ca}\n", `4:48: Vault v: caFile means nothing for a directory; remove it`},
+		{"replica twice", doc + vaultIs + "location: /v, replicas: [{name: r, location: /w}, {name: r, location: \"s3://b\"}]}\n", `4:91: Vault v: replica r is declared twice, first at line 4; give one of them another name`},
+		{"replica in place", doc + vaultIs + "location: /v, replicas: [{name: r, location: /v}]}\n", `4:79: Vault v: replicas[0].location is named already; a copy at the same place protects against nothing: name another`},
+		{"replica without", doc + vaultIs + "location: /v, replicas: [{name: r}]}\n", `4:59: Vault v: field replicas[0].location is missing; add it`},
 		{"not YAML", doc + "kind: [Site\n", `not valid YAML: `},
 		{"a list", "- a\n- b\n", `1:1: document is a list where fields are expected`},
 		{"empty", "# nothing\n", `1:1: the file declares nothing`},
@@ -275,7 +299,8 @@ func fleets() *rapid.Generator[*dr.Fleet] {
 			})
 		}
 		key := dr.KeySource{File: path.Draw(t, "key")}
-		f.Vaults = []dr.Vault{{Name: "v", Location: "file:///srv/v%20%25", EncryptionKey: key}}
+		f.Vaults = []dr.Vault{{Name: "v", Location: "file:///srv/v%20%25", EncryptionKey: key, Replicas: []dr.Replica{
+			{Name: "r", Location: "azblob://a/c/p?endpoint=http://h:1", Credentials: key, CAFile: "/ca"}, {Name: "q", Location: "s3://b"}}}}
 		f.Zones = []dr.Zone{{Name: "example.com", RFC2136: &dr.RFC2136{Server: "[::1]:5353", Key: key}}}
 		f.Tiers = []dr.Tier{{Name: "gold", Objectives: dr.Objectives{RTO: span.Draw(t, "rto"), RPO: span.Draw(t, "rpo")}}}
 		a := dr.Application{

@@ -42,8 +42,17 @@ type (
 	}
 	outVault struct {
 		Location      string        `yaml:"location"`
+		Credentials   *outKey       `yaml:"credentials,omitempty"`
+		CAFile        string        `yaml:"caFile,omitempty"`
 		EncryptionKey outKey        `yaml:"encryptionKey"`
 		Retention     *outRetention `yaml:"retention,omitempty"`
+		Replicas      []outReplica  `yaml:"replicas,omitempty"`
+	}
+	outReplica struct {
+		Name        string  `yaml:"name"`
+		Location    string  `yaml:"location"`
+		Credentials *outKey `yaml:"credentials,omitempty"`
+		CAFile      string  `yaml:"caFile,omitempty"`
 	}
 	outKey struct {
 		File string `yaml:"file"`
@@ -145,7 +154,7 @@ func documentsOf(f *dr.Fleet) []outDocument {
 		add("Site", s.Name, outSite{s.Region, outCluster(s.Cluster), outIngress(s.Ingress), s.Registry, s.StorageClasses, s.IngressClasses, s.Zones, s.NodeLabels, s.Finalizers, s.MoverImage})
 	}
 	for _, v := range f.Vaults {
-		add("Vault", v.Name, outVault{v.Location, outKey(v.EncryptionKey), retentionOf(v.Retention)})
+		add("Vault", v.Name, vaultOf(v))
 	}
 	for _, z := range f.Zones {
 		spec := outZone{}
@@ -161,6 +170,21 @@ func documentsOf(f *dr.Fleet) []outDocument {
 		add("Application", a.Name, applicationOf(a))
 	}
 	return docs
+}
+
+func vaultOf(v dr.Vault) outVault {
+	out := outVault{v.Location, keyOf(v.Credentials), v.CAFile, outKey(v.EncryptionKey), retentionOf(v.Retention), nil}
+	for _, r := range v.Replicas {
+		out.Replicas = append(out.Replicas, outReplica{r.Name, r.Location, keyOf(r.Credentials), r.CAFile})
+	}
+	return out
+}
+
+func keyOf(k dr.KeySource) *outKey {
+	if k.File == "" {
+		return nil
+	}
+	return &outKey{k.File}
 }
 
 func objectivesOf(o dr.Objectives) *outObjectives {

@@ -3,7 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
-	"net/url"
+
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -137,40 +137,6 @@ func (d *decoder) site(name text, o *object) {
 	}
 	s.MoverImage = o.text("moverImage", optional).value
 	declare(d, &d.sites, "Site", name, s)
-}
-
-func (d *decoder) vault(name text, o *object) {
-	o.checkLabel(name, "name")
-	v := &dr.Vault{Name: name.value, Location: d.location(o)}
-	v.Retention = o.retention()
-	if key, ok := o.object("encryptionKey", required); ok {
-		key.later("secretRef")
-		v.EncryptionKey.File = d.resolve(key.text("file", required).value)
-		key.end()
-	}
-	declare(d, &d.vaults, "Vault", name, v)
-}
-
-// location turns the place of a vault into file:///absolute/path, the only kind of this version.
-func (d *decoder) location(o *object) string {
-	t := o.text("location", required)
-	if !t.ok() {
-		return ""
-	}
-	scheme, path, isURL := strings.Cut(t.value, "://")
-	if !isURL {
-		path = t.value
-	} else if scheme != "file" {
-		o.say(t.node, "use file:///some/directory", "location: storage of kind %q is not in this version", scheme)
-		return ""
-	} else if p, err := url.PathUnescape(path); err == nil {
-		path = p
-	}
-	if path == "" || strings.ContainsRune(path, 0) {
-		o.say(t.node, "write it like file:///srv/lifeboat", "location %q names no directory", t.value)
-		return ""
-	}
-	return (&url.URL{Scheme: "file", Path: d.resolve(path)}).String()
 }
 
 func (d *decoder) zone(name text, o *object) {

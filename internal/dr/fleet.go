@@ -46,13 +46,39 @@ type Ingress struct {
 	Address string `json:"address,omitempty"` // IP address that DNS records point at
 }
 
-// Vault is the object storage that holds everything needed to recover.
+// Vault is the storage that holds everything needed to recover.
 type Vault struct {
 	Name          string    `json:"name"`
-	Location      string    `json:"location"` // file:///absolute/path
+	Location      string    `json:"location"` // file:///absolute/path, s3://… or azblob://…
 	EncryptionKey KeySource `json:"encryptionKey"`
 	// Retention is what is kept of applications that do not say it themselves; nil: everything.
 	Retention *Retention `json:"retention,omitempty"`
+	// Credentials of an object storage; without a file, the environment's usual chain.
+	Credentials KeySource `json:"credentials,omitzero"`
+	CAFile      string    `json:"caFile,omitempty"` // PEM; trusted besides the machine's roots
+	// Replicas are further locations that are kept in step. Ownership counts at Location alone.
+	Replicas []Replica `json:"replicas,omitempty"`
+	// ReadOnly is set while a command reads a replica instead of the vault's own location.
+	ReadOnly bool `json:"-"`
+}
+
+// Replica is a copy of a vault at another location.
+type Replica struct {
+	Name        string    `json:"name"`
+	Location    string    `json:"location"`
+	Credentials KeySource `json:"credentials,omitzero"`
+	CAFile      string    `json:"caFile,omitempty"`
+}
+
+// Replica returns the replica of that name.
+func (v *Vault) Replica(name string) (*Replica, bool) {
+	return find(v.Replicas, func(r *Replica) bool { return r.Name == name })
+}
+
+// At returns the vault as it is to be read at a replica.
+func (v Vault) At(r Replica) Vault {
+	v.Location, v.Credentials, v.CAFile, v.ReadOnly = r.Location, r.Credentials, r.CAFile, true
+	return v
 }
 
 // Retention says which recovery points are kept: those that any of its rules names. Of the calendar's

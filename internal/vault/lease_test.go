@@ -366,7 +366,7 @@ func TestAStoppedProcess(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	if err := Init(t.Context(), "file://"+dir+"/v", testKey); err != nil {
+	if err := Init(t.Context(), dr.Vault{Location: "file://" + dir + "/v"}, testKey, nil); err != nil {
 		t.Fatal(err)
 	}
 	c := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAStoppedProcess$")

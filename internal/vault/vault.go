@@ -24,17 +24,19 @@ const (
 
 // Vault is an open vault. Its methods may be called at the same time.
 type Vault struct {
-	name  string
-	store blob.Store
-	repo  *repo.Repo
+	name     string
+	store    blob.Store
+	repo     *repo.Repo
+	warnings []string
 }
 
-// Init makes a vault at a location, in a directory that is made when its parent is there.
+// Init makes a vault at its location: a directory that is made when its parent is there, or a bucket or
+// container that exists. warn, if set, is told what a person should know of the storage.
 // Errors: *dr.Error; of class conflict, wrapping dr.ErrExists, when there is a vault already.
-func Init(ctx context.Context, location string, key []byte) error {
-	store, err := blob.Create(location)
+func Init(ctx context.Context, v dr.Vault, key []byte, warn func(format string, args ...any)) error {
+	store, err := blob.Create(ctx, v.Location, options(v, warn))
 	if err != nil {
-		return unopened(location, err)
+		return unopened(v.Location, err)
 	}
 	return initStore(ctx, store, key)
 }
@@ -51,18 +53,42 @@ func initStore(ctx context.Context, store blob.Store, key []byte) error {
 	return nil
 }
 
-// Open opens a vault with the key in its key file. Errors are *dr.Error: class denied for a key file
+// Open opens a vault with the key in its key file; of one that is marked read-only every change is
+// refused. Errors are *dr.Error: class denied for a key file
 // that is missing, empty or open to others, and, wrapping dr.ErrWrongKey, for a key that does not fit.
 func Open(ctx context.Context, v dr.Vault) (*Vault, error) {
+	opened, err := open(ctx, v)
+	if err == nil {
+		err = opened.moved(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
+
+// open is Open for a location that may have been told that the vault is elsewhere now.
+func open(ctx context.Context, v dr.Vault) (*Vault, error) {
 	key, err := ReadKeyFile(v.EncryptionKey.File)
 	if err != nil {
 		return nil, err
 	}
-	store, err := blob.Open(v.Location)
+	var warnings []string
+	store, err := blob.Open(ctx, v.Location, options(v, func(format string, args ...any) {
+		warnings = append(warnings, fmt.Sprintf(format, args...))
+	}))
 	if err != nil {
 		return nil, unopened(v.Location, err)
 	}
-	return openStore(ctx, v, store, key)
+	if v.ReadOnly {
+		store = readOnly{store}
+	}
+	opened, err := openStore(ctx, v, store, key)
+	if err != nil {
+		return nil, err
+	}
+	opened.warnings = warnings
+	return opened, nil
 }
 
 func openStore(ctx context.Context, v dr.Vault, store blob.Store, key []byte) (*Vault, error) {
@@ -82,22 +108,23 @@ func openStore(ctx context.Context, v dr.Vault, store blob.Store, key []byte) (*
 
 // unopened words why a location cannot be opened.
 func unopened(location string, err error) error {
-	class, next := dr.ClassUnreachable, "Check that the vault's storage is there and mounted."
+	class, next, known := remedy(err)
 	switch {
-	case errors.Is(err, blob.ErrScheme):
-		class, next = dr.ClassUsage, "Give a location of the form file:///absolute/path."
-	case errors.Is(err, blob.ErrNotDirectory):
-		class, next = dr.ClassUsage, "Give the path of a directory."
+	case known:
+	case errors.Is(err, context.Canceled):
+		class, next = dr.ClassInterrupted, ""
 	case errors.Is(err, blob.ErrDenied):
-		class, next = dr.ClassDenied, "Give this user access to the directory, or run as its owner."
+		class, next = dr.ClassDenied, "Give this user access to the vault's storage, or run as its owner."
+	default:
+		class, next = dr.ClassUnreachable, "Check that the vault's storage is there and mounted."
 	}
 	return dr.Errorf(class, err, next, "cannot open the vault at %s", location)
 }
 
 // failed gives an error of the store a class.
 func failed(err error, format string, args ...any) error {
-	class, next := dr.ClassUnreachable, "Check that the vault's storage answers, then run the command again."
 	var locked *repo.LockedError
+	class, next, known := remedy(err)
 	switch {
 	case errors.As(err, &locked):
 		class, next = dr.ClassConflict, "Wait until that has ended; if its process is gone, run 'lifeboat vault unlock'."
@@ -105,6 +132,7 @@ func failed(err error, format string, args ...any) error {
 		class, next = dr.ClassConflict, "Run the command again; if the clocks of two machines differ much, set them right first."
 	case errors.Is(err, context.Canceled):
 		class, next = dr.ClassInterrupted, ""
+	case known:
 	case errors.Is(err, blob.ErrDenied):
 		class, next = dr.ClassDenied, "Give this user access to the vault's storage."
 	case errors.Is(err, repo.ErrDamaged):
@@ -113,6 +141,8 @@ func failed(err error, format string, args ...any) error {
 		class, next = dr.ClassUsage, "Use names of letters, digits, '.', '_' and '-' alone."
 	case errors.Is(err, repo.ErrVersion):
 		class, next = dr.ClassUsage, "Open it with the version of lifeboat that made it."
+	default:
+		class, next = dr.ClassUnreachable, "Check that the vault's storage answers, then run the command again."
 	}
 	return dr.Errorf(class, err, next, format, args...)
 }
@@ -122,6 +152,9 @@ func (v *Vault) Name() string { return v.name }
 
 // Location is where the vault is.
 func (v *Vault) Location() string { return v.store.Location() }
+
+// Warnings are what a person should know of how the vault is reached.
+func (v *Vault) Warnings() []string { return v.warnings }
 
 // Repo is the repository that holds the vault's bulk data.
 func (v *Vault) Repo() *repo.Repo { return v.repo }

@@ -84,10 +84,10 @@ func TestInitAndOpen(t *testing.T) {
 	}
 	_, err = Open(t.Context(), in)
 	wantDR(t, err, dr.ClassUsage, dr.ErrNotFound, location, "lifeboat init")
-	if err := Init(t.Context(), location, key); err != nil {
+	if err := Init(t.Context(), dr.Vault{Location: location}, key, nil); err != nil {
 		t.Fatal(err)
 	}
-	wantDR(t, Init(t.Context(), location, key), dr.ClassConflict, dr.ErrExists, location)
+	wantDR(t, Init(t.Context(), dr.Vault{Location: location}, key, nil), dr.ClassConflict, dr.ErrExists, location)
 	v, err := Open(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestInitAndOpen(t *testing.T) {
 	}
 	_, err = Open(t.Context(), other)
 	wantDR(t, err, dr.ClassDenied, dr.ErrWrongKey, other.EncryptionKey.File, location)
-	for _, bad := range []string{"s3://bucket", "file://relative", ""} {
+	for _, bad := range []string{"gs://bucket", "s3://", "file://relative", ""} {
 		other = in
 		other.Location = bad
 		_, err = Open(t.Context(), other)
@@ -376,7 +376,7 @@ func TestDamagedRecordsAreNamed(t *testing.T) {
 func TestVaultGone(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "vault")
-	if err := Init(t.Context(), "file://"+dir, testKey); err != nil {
+	if err := Init(t.Context(), dr.Vault{Location: "file://" + dir}, testKey, nil); err != nil {
 		t.Fatal(err)
 	}
 	store, err := blob.OpenFile(dir)

@@ -63,7 +63,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{api: fake.NewClientset(), base: tempDir(t)}
 	var err error
-	if c.store, err = blob.Create("file://" + filepath.Join(tempDir(t), "vault")); err != nil {
+	if c.store, err = blob.Create(t.Context(), "file://"+filepath.Join(tempDir(t), "vault"), blob.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := repo.Init(t.Context(), c.store, []byte(password)); err != nil {

@@ -17,7 +17,7 @@ type Store interface {
 	// Put writes a whole object, provided that the condition holds; it is there completely or not at
 	// all, and once Put has returned it is durable. The returned Version is the one that a whole Get
 	// returns until somebody writes again. Errors: ErrExists, ErrStale, ErrNotFound (the condition
-	// names a version of an object that is no longer there).
+	// names a version of an object that is no longer there), ErrRetained, ErrUncertain.
 	Put(ctx context.Context, name string, data []byte, cond Condition) (Version, error)
 	// Get reads an object or a range of it. Errors: ErrNotFound, ErrRange.
 	Get(ctx context.Context, name string, r Range) (Object, error)
@@ -104,6 +104,10 @@ var (
 	// lifted. *RetainedError says until when, where that is known.
 	ErrRetained = errors.New("object is under retention")
 
+	// ErrUncertain: the answer to a put was lost, and others have written since, so that nobody can say
+	// any more whether the put was made.
+	ErrUncertain = errors.New("the answer to the write was lost, and the object was written again since")
+
 	// ErrScheme: no store is known for the location's scheme, or the location is malformed.
 	ErrScheme = errors.New("not a location that can be opened")
 	// ErrNoDirectory: the directory of a file store is missing.
@@ -112,6 +116,23 @@ var (
 	ErrNotDirectory = errors.New("not a directory")
 	// ErrDenied: the store refuses us.
 	ErrDenied = errors.New("permission denied")
+	// ErrNoBucket: the bucket or container is missing.
+	ErrNoBucket = errors.New("bucket does not exist")
+	// ErrCredentials: there are no credentials, or the store does not take them.
+	ErrCredentials = errors.New("credentials are missing or wrong")
+	// ErrExpired: the credentials were good once.
+	ErrExpired = errors.New("credentials have expired")
+	// ErrClock: the store refuses requests because this machine's clock is wrong; see ClockError.
+	ErrClock = errors.New("this machine's clock is wrong")
+	// ErrRegion: the bucket is in another region; see RegionError.
+	ErrRegion = errors.New("the bucket is in another region")
+	// ErrTLS: the endpoint's certificate is not trusted, or it speaks no TLS.
+	ErrTLS = errors.New("no trusted TLS connection")
+	// ErrUnreachable: the endpoint's name is unknown, or nobody answers there.
+	ErrUnreachable = errors.New("the storage does not answer")
+	// ErrConditions: the store ignores or refuses conditional puts, so that single ownership cannot rest
+	// on it.
+	ErrConditions = errors.New("the storage does not honour conditional writes")
 	// ErrReplaced: the directory of a file store is not the one that was opened: it was unmounted,
 	// moved or deleted meanwhile.
 	ErrReplaced = errors.New("directory is no longer the one that was opened")
@@ -131,6 +152,35 @@ func (e *RetainedError) Error() string {
 
 // Is makes errors.Is find ErrRetained.
 func (e *RetainedError) Is(target error) bool { return target == ErrRetained }
+
+// ClockError is ErrClock with the difference.
+type ClockError struct {
+	Ahead time.Duration // of this machine's clock before the store's; negative when it is behind
+}
+
+func (e *ClockError) Error() string {
+	way, by := "ahead of", e.Ahead
+	if by < 0 {
+		way, by = "behind", -by
+	}
+	return fmt.Sprintf("%v: it is %v %s the storage's", ErrClock, by.Round(time.Second), way)
+}
+
+// Is makes errors.Is find ErrClock.
+func (e *ClockError) Is(target error) bool { return target == ErrClock }
+
+// RegionError is ErrRegion with the bucket's region, where the store tells it.
+type RegionError struct{ Region string }
+
+func (e *RegionError) Error() string {
+	if e.Region == "" {
+		return ErrRegion.Error()
+	}
+	return ErrRegion.Error() + ": " + e.Region
+}
+
+// Is makes errors.Is find ErrRegion.
+func (e *RegionError) Is(target error) bool { return target == ErrRegion }
 
 const maxName = 512
 
@@ -155,35 +205,4 @@ func CheckName(name string) error {
 
 func plain(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
-}
-
-// Open opens the store at a location: file:///absolute/path. Errors: ErrScheme, ErrNoDirectory,
-// ErrNotDirectory, ErrDenied.
-func Open(location string) (Store, error) {
-	dir, err := directory(location)
-	if err != nil {
-		return nil, err
-	}
-	return OpenFile(dir)
-}
-
-// Create is Open for a location that may not be there yet. Of a path, only the last element is made:
-// where its parent is missing, a mount probably is, and data written below would be lost behind it.
-func Create(location string) (Store, error) {
-	dir, err := directory(location)
-	if err != nil {
-		return nil, err
-	}
-	return CreateFile(dir)
-}
-
-func directory(location string) (string, error) {
-	path, ok := strings.CutPrefix(location, "file://")
-	if !ok {
-		return "", fmt.Errorf("%q: %w: want file:///absolute/path", location, ErrScheme)
-	}
-	if !strings.HasPrefix(path, "/") || path == "/" {
-		return "", fmt.Errorf("%q: %w: want an absolute path after file://", location, ErrScheme)
-	}
-	return path, nil
 }

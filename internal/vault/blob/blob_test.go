@@ -21,7 +21,7 @@ func same(_ *testing.T, s blob.Store) blob.Store { return s }
 
 func openFile(t *testing.T) blob.Store {
 	t.Helper()
-	s, err := blob.Open("file://" + t.TempDir())
+	s, err := blob.Open(t.Context(), "file://"+t.TempDir(), blob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestMem(t *testing.T) {
 func TestFile(t *testing.T) {
 	t.Parallel()
 	blobtest.Run(t, openFile, func(t *testing.T, s blob.Store) blob.Store {
-		other, err := blob.Open(s.Location())
+		other, err := blob.Open(t.Context(), s.Location(), blob.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,24 +63,26 @@ func TestLocationsThatCannotBeOpened(t *testing.T) {
 		t.Fatal(err)
 	}
 	for location, want := range map[string]error{
-		"s3://bucket/x": blob.ErrScheme, "": blob.ErrScheme, "/tmp": blob.ErrScheme,
+		"s3://": blob.ErrScheme, "s3:///x": blob.ErrScheme, "s3://b/../x": blob.ErrScheme, "s3://b?style=path": blob.ErrScheme,
+		"s3://b?endpoint=host:9000": blob.ErrScheme, "s3://user:pass@b/x": blob.ErrScheme, "azblob://account": blob.ErrScheme,
+		"azblob://a/c?region=x": blob.ErrScheme, "gs://bucket/x": blob.ErrScheme, "": blob.ErrScheme, "/tmp": blob.ErrScheme,
 		"file://": blob.ErrScheme, "file://relative/path": blob.ErrScheme, "file:///": blob.ErrScheme,
 		"file://" + dir + "/missing":   blob.ErrNoDirectory,
 		"file://" + file:               blob.ErrNotDirectory,
 		"file://" + file + "/below":    blob.ErrNotDirectory,
 		"file://" + dir + "/no/parent": blob.ErrNoDirectory,
 	} {
-		if _, err := blob.Open(location); !errors.Is(err, want) {
+		if _, err := blob.Open(t.Context(), location, blob.Options{}); !errors.Is(err, want) {
 			t.Errorf("open %q: %v, want %v", location, err, want)
 		}
 	}
-	if _, err := blob.Create("file://" + dir + "/no/parent"); !errors.Is(err, blob.ErrNoDirectory) {
+	if _, err := blob.Create(t.Context(), "file://"+dir+"/no/parent", blob.Options{}); !errors.Is(err, blob.ErrNoDirectory) {
 		t.Errorf("create without parent: %v", err)
 	}
-	if _, err := blob.Create("file://" + dir + "/new"); err != nil {
+	if _, err := blob.Create(t.Context(), "file://"+dir+"/new", blob.Options{}); err != nil {
 		t.Errorf("create: %v", err)
 	}
-	if _, err := blob.Create("file://" + dir + "/new"); err != nil {
+	if _, err := blob.Create(t.Context(), "file://"+dir+"/new", blob.Options{}); err != nil {
 		t.Errorf("create what is there: %v", err)
 	}
 }

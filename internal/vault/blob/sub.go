@@ -14,7 +14,14 @@ type sub struct {
 	prefix string
 }
 
-func (s sub) Location() string { return s.store.Location() + "/" + strings.TrimSuffix(s.prefix, "/") }
+func (s sub) Location() string {
+	base, query, found := strings.Cut(s.store.Location(), "?")
+	base += "/" + strings.TrimSuffix(s.prefix, "/")
+	if found {
+		base += "?" + query
+	}
+	return base
+}
 
 func (s sub) Put(ctx context.Context, name string, data []byte, cond Condition) (Version, error) {
 	return s.store.Put(ctx, s.prefix+name, data, cond)

@@ -25,7 +25,7 @@ const password = "bGlmZWJvYXQncyB0ZXN0cyBuZWVkIGEga2V5IG9mIDMyIGJ5dGVz" // 32 by
 // newVault makes a repository in a store of files.
 func newVault(t *testing.T) blob.Store {
 	t.Helper()
-	store, err := blob.Create("file://" + filepath.Join(tempDir(t), "vault"))
+	store, err := blob.Create(t.Context(), "file://"+filepath.Join(tempDir(t), "vault"), blob.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
