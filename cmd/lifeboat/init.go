@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -19,7 +18,6 @@ import (
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/kube"
 	"lifeboat.dev/lifeboat/internal/observe"
-	"lifeboat.dev/lifeboat/internal/vault"
 )
 
 type initOptions struct {
@@ -56,7 +54,7 @@ vault and its key where they do not exist. It never overwrites a file and change
 	f.StringVar(&o.preferred, "preferred", "", "the site where the application runs (default: the first)")
 	f.StringSliceVar(&o.ingress, "ingress", nil, "SITE=ADDRESS of a site's router, where the cluster does not tell (repeat)")
 	f.StringSliceVar(&o.registry, "registry", nil, "SITE=HOST[:PORT][/PATH] that a site pulls images from (repeat)")
-	f.StringVar(&o.vault, "vault", "", "where the vault is or shall be: a directory, best on storage outside of every site")
+	f.StringVar(&o.vault, "vault", "", "where the vault is or shall be, best outside of every site: a directory, s3://BUCKET/PREFIX or azblob://ACCOUNT/CONTAINER/PREFIX")
 	f.StringVar(&o.vaultKey, "vault-key", "~/.lifeboat/vault.key", "the vault's key file; made when it does not exist")
 	f.StringVar(&o.zone, "zone", "", "DNS zone of the application's hosts")
 	f.StringVar(&o.dnsServer, "dns-server", "", "HOST:PORT of the zone's authoritative server, which takes RFC 2136 updates")
@@ -125,32 +123,6 @@ func (o *initOptions) check() error {
 		return dr.Errorf(dr.ClassUsage, nil, "Give all three, or none.", "--zone, --dns-server and --dns-key belong together")
 	}
 	return nil
-}
-
-// makeVault makes key and vault where they do not exist, and opens the vault where it does.
-func makeVault(ctx context.Context, g *global, v dr.Vault) error {
-	file := v.EncryptionKey.File
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("make the directory of the vault's key: %w", err)
-	}
-	switch err := vault.CreateKeyFile(file); {
-	case err == nil:
-		g.say("made the vault's key %s: keep a copy of it elsewhere; without it nothing can be recovered", file)
-	case !errors.Is(err, dr.ErrExists):
-		return err
-	}
-	key, err := vault.ReadKeyFile(file)
-	if err != nil {
-		return err
-	}
-	switch err := vault.Init(ctx, v, key, func(f string, a ...any) { g.say("warning: "+f, a...) }); {
-	case err == nil:
-		g.say("made the vault %s", v.Location)
-	case !errors.Is(err, dr.ErrExists):
-		return err
-	}
-	_, err = vault.Open(ctx, v)
-	return err
 }
 
 // pairs reads NAME=VALUE flags.
@@ -291,9 +263,13 @@ func mapClasses(sites []dr.Site, facts map[string]observe.SiteFacts, claims []ob
 
 // describe makes the fleet of what was found and what the flags say.
 func (o *initOptions) describe(sites []dr.Site, found observe.AppFacts) (*dr.Fleet, error) {
-	location, err := absolute(strings.TrimPrefix(o.vault, "file://"))
-	if err != nil {
-		return nil, err
+	location := o.vault
+	if scheme, _, isURL := strings.Cut(o.vault, "://"); !isURL || scheme == "file" {
+		dir, err := absolute(strings.TrimPrefix(o.vault, "file://"))
+		if err != nil {
+			return nil, err
+		}
+		location = "file://" + dir
 	}
 	keyFile, err := absolute(o.vaultKey)
 	if err != nil {
@@ -312,7 +288,7 @@ func (o *initOptions) describe(sites []dr.Site, found observe.AppFacts) (*dr.Fle
 	for _, c := range found.Claims {
 		app.Data = append(app.Data, dr.Datastore{Name: c.Name, Volume: &dr.VolumeRef{Namespace: o.namespace, Claim: c.Name}})
 	}
-	fleet := &dr.Fleet{Sites: sites, Vaults: []dr.Vault{{Name: "main", Location: "file://" + location, EncryptionKey: dr.KeySource{File: keyFile}}}}
+	fleet := &dr.Fleet{Sites: sites, Vaults: []dr.Vault{{Name: "main", Location: location, EncryptionKey: dr.KeySource{File: keyFile}}}}
 	if o.zone != "" {
 		key, err := absolute(o.dnsKey)
 		if err != nil {

@@ -28,6 +28,8 @@ type global struct {
 	stdout, stderr io.Writer
 	format         outputFormat
 	fleetFile      string
+	replica        string // read this replica instead of the vault
+	vaultLocation  string // read this place instead of the vault
 	quiet          bool
 	started        time.Time
 }
@@ -63,7 +65,10 @@ moves their traffic there, and reports the RTO and RPO that it measured.`,
 	pf := root.PersistentFlags()
 	pf.StringVarP(&format, "output", "o", string(formatText), "output format: text or json")
 	pf.StringVarP(&g.fleetFile, "fleet", "f", "", "fleet file (default $LIFEBOAT_FLEET, else ./fleet.yaml, else ~/.lifeboat/fleet.yaml)")
+	pf.StringVar(&g.replica, "replica", "", "read this replica of the vault instead of the vault, which may be gone")
+	pf.StringVar(&g.vaultLocation, "vault-location", "", "read the vault at this place instead of the one in the fleet file")
 	pf.BoolVarP(&g.quiet, "quiet", "q", false, "no progress on standard error")
+	mustComplete(root.RegisterFlagCompletionFunc("replica", g.completeReplicas))
 	mustComplete(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	root.AddCommand(newDemo(g), newInit(g), newStatus(g), newBackup(g), newProtect(g), newPoints(g), newRestore(g), newPlan(g), newFailover(g),
 		newResume(g), newVault(g), newReport(g), newVersion(g), newMover(g))
@@ -112,7 +117,56 @@ func (g *global) loadFleet() (*dr.Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return config.Load(p)
+	fleet, err := config.Load(p)
+	if err != nil {
+		return nil, err
+	}
+	return fleet, g.elsewhere(fleet)
+}
+
+// elsewhere lets the fleet's vaults be read at another place, as the flags say.
+func (g *global) elsewhere(fleet *dr.Fleet) error {
+	switch {
+	case g.replica != "" && g.vaultLocation != "":
+		return dr.Errorf(dr.ClassUsage, nil, "Give one of them.", "--replica and --vault-location exclude each other")
+	case g.vaultLocation != "":
+		if len(fleet.Vaults) > 1 {
+			return dr.Errorf(dr.ClassUsage, nil, "Name a replica with --replica.", "--vault-location does not say which of the fleet's %d vaults is there", len(fleet.Vaults))
+		}
+		for i, v := range fleet.Vaults {
+			fleet.Vaults[i] = v.At(dr.Replica{Location: g.vaultLocation, Credentials: v.Credentials, CAFile: v.CAFile})
+		}
+	case g.replica != "":
+		var known []string
+		found := false
+		for i, v := range fleet.Vaults {
+			for _, r := range v.Replicas {
+				known = append(known, r.Name)
+			}
+			if r, ok := v.Replica(g.replica); ok {
+				fleet.Vaults[i], found = v.At(*r), true
+			}
+		}
+		if !found {
+			return dr.Errorf(dr.ClassUsage, nil, fmt.Sprintf("The fleet file has: %v.", known), "no vault has a replica %q", g.replica)
+		}
+	}
+	return nil
+}
+
+// completeReplicas offers the replicas of the fleet's vaults.
+func (g *global) completeReplicas(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	fleet, err := g.loadFleet()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, v := range fleet.Vaults {
+		for _, r := range v.Replicas {
+			names = append(names, r.Name+"\t"+r.Location)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // print writes the result of a command: v as JSON, or what text writes.

@@ -91,6 +91,9 @@ func printStatus(w io.Writer, all []wire.Status) error {
 		for _, h := range s.Hosts {
 			fmt.Fprintf(&b, "  host %-24s answers %s, TTL %s\n", h.Host, strings.Join(h.Addresses, " "), h.TTL)
 		}
+		for _, l := range s.Replicas {
+			fmt.Fprintf(&b, "  replica %-13s %s\n", l.Replica, lagText(l, s.Application))
+		}
 		for _, r := range s.Runs {
 			fmt.Fprintf(&b, "  last %s: run %s %s %s\n", r.Plan.Goal, r.ID, r.Stage, r.Outcome)
 		}

@@ -19,7 +19,8 @@ func newVault(g *global) *cobra.Command {
 		Args:  args(cobra.NoArgs),
 	}
 	c.PersistentFlags().StringVar(&name, "vault", "", "which vault of the fleet file (default: the only one)")
-	c.AddCommand(newVaultCheck(g, &name), newVaultPrune(g, &name), newVaultKeys(g, &name), newVaultUnlock(g, &name))
+	c.AddCommand(newVaultInit(g, &name), newVaultStatus(g, &name), newVaultCheck(g, &name), newVaultPrune(g, &name), newVaultCopy(g, &name),
+		newVaultPromote(g, &name), newVaultKeys(g, &name), newVaultUnlock(g, &name))
 	return c
 }
 
@@ -45,7 +46,7 @@ func (g *global) vault(name string) (*dr.Vault, error) {
 	return &fleet.Vaults[0], nil
 }
 
-// openVault opens a vault of the fleet file.
+// openVault opens a vault of the fleet file and tells what it warns of.
 func (g *global) openVault(ctx context.Context, name string) (*vault.Vault, *dr.Vault, error) {
 	ref, err := g.vault(name)
 	if err != nil {
@@ -55,5 +56,9 @@ func (g *global) openVault(ctx context.Context, name string) (*vault.Vault, *dr.
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, w := range v.Warnings() {
+		g.say("warning: %s", w)
+	}
 	return v, ref, nil
 }
+

@@ -9,6 +9,18 @@ import (
 	"lifeboat.dev/lifeboat/internal/vault/blob"
 )
 
+// openPlace opens the store of a vault.
+func openPlace(ctx context.Context, v dr.Vault, warn func(format string, args ...any)) (blob.Store, error) {
+	store, err := blob.Open(ctx, v.Location, options(v, warn))
+	if err != nil {
+		return nil, unopened(v.Location, err)
+	}
+	if v.ReadOnly {
+		return readOnly{store}, nil
+	}
+	return store, nil
+}
+
 // options are what a vault's storage is opened with.
 func options(v dr.Vault, warn func(format string, args ...any)) blob.Options {
 	return blob.Options{CredentialsFile: v.Credentials.File, CAFile: v.CAFile, Warn: warn}

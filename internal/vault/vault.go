@@ -74,14 +74,11 @@ func open(ctx context.Context, v dr.Vault) (*Vault, error) {
 		return nil, err
 	}
 	var warnings []string
-	store, err := blob.Open(ctx, v.Location, options(v, func(format string, args ...any) {
+	store, err := openPlace(ctx, v, func(format string, args ...any) {
 		warnings = append(warnings, fmt.Sprintf(format, args...))
-	}))
+	})
 	if err != nil {
-		return nil, unopened(v.Location, err)
-	}
-	if v.ReadOnly {
-		store = readOnly{store}
+		return nil, err
 	}
 	opened, err := openStore(ctx, v, store, key)
 	if err != nil {

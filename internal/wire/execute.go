@@ -40,10 +40,27 @@ func (o *Operation) Execute(ctx context.Context, p dr.Plan) (*Result, error) {
 		}
 	}
 	id := vault.NewID(time.Now(), o.app.Name)
-	return o.drive(ctx, p, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
+	res, err := o.drive(ctx, p, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
 		o.say("run %s", id)
 		return run.Execute(ctx, opts, id, p)
 	})
+	if err == nil && p.Goal == dr.GoalBackup {
+		o.replicate(ctx)
+	}
+	return res, err
+}
+
+// replicate brings the vault's replicas in step with a backup. The backup is good without them, so that
+// one that does not answer is a warning.
+func (o *Operation) replicate(ctx context.Context) {
+	ref, _ := o.fleet.Vault(o.app.Vault) // Open found it
+	for _, c := range o.vault.InStep(ctx, *ref, "", o.say) {
+		if c.Err != nil {
+			o.say("warning: replica %s is behind: %v", c.Replica, c.Err)
+			continue
+		}
+		o.say("replica %s is in step: %d objects copied", c.Replica, c.Objects)
+	}
 }
 
 // adopt makes the site that an application is backed up from its first owner.
@@ -96,9 +113,14 @@ func (o *Operation) Resume(ctx context.Context, id string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return o.drive(ctx, res.Run.Plan, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
+	goal := res.Run.Plan.Goal
+	res, err = o.drive(ctx, res.Run.Plan, id, func(ctx context.Context, opts run.Options) (dr.Run, error) {
 		return run.Resume(ctx, opts, id)
 	})
+	if err == nil && goal == dr.GoalBackup {
+		o.replicate(ctx)
+	}
+	return res, err
 }
 
 // Unfinished returns the newest run of the application that is not finished and that the request means; one

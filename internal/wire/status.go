@@ -7,6 +7,7 @@ import (
 	"lifeboat.dev/lifeboat/internal/check"
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/observe"
+	"lifeboat.dev/lifeboat/internal/vault"
 )
 
 // Status is what is known of one application now.
@@ -20,6 +21,7 @@ type Status struct {
 	Newest      *dr.RecoveryPoint   `json:"newestRecoveryPoint,omitempty"` // the newest complete one
 	Age         time.Duration       `json:"age,omitempty"`                 // of the newest complete point's data
 	Runs        []dr.Run            `json:"runs,omitempty"`                // the last one
+	Replicas    []vault.Lag         `json:"replicas,omitempty"`            // of the vault
 	Findings    []check.Finding     `json:"findings,omitempty"`
 }
 
@@ -57,6 +59,9 @@ func (o *Operation) Status(ctx context.Context) (*Status, error) {
 	}
 	if len(runs) > 0 {
 		s.Runs, f.LastRun = runs[:1], &runs[0]
+	}
+	if ref, _ := o.fleet.Vault(o.app.Vault); !ref.ReadOnly { // Open found it
+		s.Replicas = o.vault.Lags(ctx, *ref)
 	}
 	s.Findings = check.Readiness(f)
 	return s, nil

@@ -58,6 +58,9 @@ func Open(ctx context.Context, fleet *dr.Fleet, app *dr.Application, o Options) 
 	if say == nil {
 		say = func(string, ...any) {}
 	}
+	for _, w := range v.Warnings() {
+		say("warning: %s", w)
+	}
 	return &Operation{fleet: fleet, app: app, vault: v, say: say, token: processToken(), clients: map[string]*kube.Client{}}, nil
 }
 

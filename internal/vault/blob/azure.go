@@ -262,6 +262,9 @@ func (a *azure) judge(err error) fault {
 	case bloberror.MD5Mismatch:
 		return fault{err: fmt.Errorf("%w: %s", ErrUnreachable, words), again: true, applied: true}
 	}
+	if strings.Contains(err.Error(), "failed to authenticate") {
+		return a.unauthenticated(err, words)
+	}
 	return byStatus(e.StatusCode, e.ErrorCode, words, errors.New(words))
 }
 

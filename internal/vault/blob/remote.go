@@ -131,11 +131,15 @@ func (s *remote) try(ctx context.Context, size int64, do func(context.Context) e
 	}
 }
 
-// once is one try. The first has little time, so that a connection that hangs costs little; each
-// further one has twice as much, so that a store that is slow gets done.
+// once is one try. It has no more than half of the time that is left, so that a connection that hangs
+// leaves time for another one; and each has more than the one before, so that a store that is slow gets
+// done.
 func (s *remote) once(ctx context.Context, n int, size int64, do func(context.Context) error) error {
-	const slowest = 256 << 10 // bytes a second
-	allowed := min(3*time.Second<<min(n, 4), 30*time.Second) + time.Duration(size/slowest)*time.Second
+	const slowest, least = 256 << 10, 250 * time.Millisecond // bytes a second
+	allowed := min(10*time.Second<<min(n, 4), 30*time.Second) + time.Duration(size/slowest)*time.Second
+	if end, ok := ctx.Deadline(); ok {
+		allowed = min(allowed, max(time.Until(end)/2, least))
+	}
 	ctx, cancel := context.WithTimeout(ctx, allowed)
 	defer cancel()
 	return do(ctx)

@@ -2,8 +2,6 @@ package blob_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 
@@ -28,28 +26,4 @@ func contract(t *testing.T, server *blobtest.Server, bucket string) {
 	}, func(t *testing.T, s blob.Store) blob.Store {
 		return open(t, s.Location(), server.CredentialsFile)
 	})
-}
-
-func TestS3(t *testing.T) {
-	t.Parallel()
-	contract(t, blobtest.S3(t, []string{"vault"}), "vault")
-}
-
-// TestS3KeepingVersions: deletes leave markers, and everything else is the same.
-func TestS3KeepingVersions(t *testing.T) {
-	t.Parallel()
-	versions := filepath.Join(t.TempDir(), "versions")
-	if err := os.Mkdir(versions, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	server := blobtest.S3(t, nil, "--versioning-dir", versions)
-	server.MakeBucket(t, "vault", true)
-	contract(t, server, "vault")
-}
-
-func TestAzure(t *testing.T) {
-	t.Parallel()
-	server := blobtest.Azure(t)
-	server.MakeContainer(t, "vault")
-	contract(t, server, "vault")
 }

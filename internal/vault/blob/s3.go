@@ -224,7 +224,7 @@ func (s *s3) judge(err error) fault {
 		return fault{err: fmt.Errorf("%w: %s", ErrNoBucket, s.bucket)}
 	case "RequestTimeTooSkewed":
 		return fault{err: s.transport.clockError()}
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthFailure", "InvalidClientTokenId":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthFailure", "InvalidClientTokenId", "XAdminUserNotFound":
 		return said(ErrCredentials)
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired":
 		return said(ErrExpired)

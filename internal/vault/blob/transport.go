@@ -75,7 +75,8 @@ type fault struct {
 // faultOf judges what no store said: errors of the way to it.
 func faultOf(err error) fault {
 	var u *url.Error
-	if errors.As(err, &u) {
+	way := errors.As(err, &u) // no answer came
+	if way {
 		err = u.Err // its URL may hold a signature
 	}
 	var (
@@ -99,7 +100,7 @@ func faultOf(err error) fault {
 		return fault{err: fmt.Errorf("%w: no answer in time", ErrUnreachable), again: true, applied: true}
 	}
 	var broken net.Error
-	if errors.As(err, &broken) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+	if way || errors.As(err, &broken) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, errShort) {
 		return fault{err: fmt.Errorf("%w: %w", ErrUnreachable, err), again: true, applied: true}
 	}

@@ -2,6 +2,8 @@ package blobtest
 
 import (
 	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
@@ -150,4 +152,9 @@ func Closed(t testing.TB) string {
 	}
 	defer l.Close()
 	return "http://" + l.Addr().String()
+}
+
+// PEM writes a certificate as CA files have it.
+func PEM(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
