@@ -27,7 +27,13 @@ func protect(t testing.TB, v *Vault, app, id string, docs map[string][]byte) dr.
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := saver.SaveDocuments(t.Context(), docs)
+	docTree := repo.NewDocumentTree()
+	for path, data := range docs {
+		if _, err := docTree.Put(t.Context(), saver, path, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := docTree.Save(t.Context(), saver)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +68,11 @@ func whole(t *testing.T, v *Vault, app string) int {
 		if err != nil {
 			t.Fatalf("point %s: %v", p.ID, err)
 		}
-		if _, err := v.Repo().LoadDocuments(t.Context(), snap.Tree); err != nil {
+		if err := v.Repo().WalkDocuments(t.Context(), snap.Tree, func(string, []byte) error { return nil }); err != nil {
 			t.Fatalf("point %s: %v", p.ID, err)
 		}
 	}
-	report, err := v.Repo().Check(t.Context(), repo.CheckOptions{ReadData: true})
+	report, err := v.Repo().Check(t.Context(), true)
 	if err != nil || len(report.Problems) > 0 {
 		t.Fatalf("check: %v %v", report.Problems, err)
 	}
