@@ -110,6 +110,9 @@ func list(ctx context.Context, s blob.Store) (listing, error) {
 // Errors: *dr.Error; of class conflict when the replica knows a later epoch than the vault.
 func (r *Replica) Copy(ctx context.Context, say func(format string, args ...any)) (CopyResult, error) {
 	var res CopyResult
+	if err := r.vault.RecordRemovals(ctx); err != nil {
+		return res, err
+	}
 	for round := 1; ; round++ {
 		done, err := r.copyOnce(ctx, say)
 		res.Objects, res.Bytes, res.Removed = res.Objects+done.Objects, res.Bytes+done.Bytes, res.Removed+done.Removed

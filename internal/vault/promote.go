@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
-	"strings"
 	"time"
 
 	"lifeboat.dev/lifeboat/internal/dr"
@@ -18,7 +15,6 @@ import (
 const (
 	movedName   = "moved"    // control/moved: the vault is elsewhere now; of this location alone
 	promotedDir = "promoted" // control/promoted/NNNNNN
-	prunedDir   = "pruned"   // control/pruned/NNNNNN
 )
 
 // epochLeap is what a promotion raises epochs to a multiple of. What the lost location did after its last
@@ -215,85 +211,4 @@ func (v *Vault) takeOver(ctx context.Context, app, reason string, raised func(ui
 			return o.Epoch, err
 		}
 	}
-}
-
-// append adds a record to a directory of numbered ones.
-func (v *Vault) append(ctx context.Context, dir string, body any) error {
-	for {
-		names, err := v.list(ctx, controlPrefix+dir)
-		if err != nil {
-			return err
-		}
-		_, err = v.put(ctx, controlPrefix+dir+"/"+sequence(len(names)+1), body, blob.IfAbsent())
-		if !errors.Is(err, dr.ErrExists) {
-			return err
-		}
-	}
-}
-
-// pruned is the record of what a prune removes.
-type pruned struct {
-	Time    time.Time `json:"time"`
-	Removed []string  `json:"removed"`
-}
-
-// RecordPrune notes what is about to be removed, by the names of objects in the vault's store. Replicas
-// follow this record alone: that an object is missing in the vault never removes a copy of it.
-func (v *Vault) RecordPrune(ctx context.Context, names []string) error {
-	const most = 20_000 // names in a record
-	for part := range slices.Chunk(names, most) {
-		if err := v.append(ctx, prunedDir, pruned{Time: time.Now().UTC(), Removed: part}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// remove follows the prunes of the vault, and takes away keys that no longer open it. What is named goes
-// after what names it. What the replica's storage retains stays.
-func (c *copying) remove(ctx context.Context, want, have listing) error {
-	decided := map[string]bool{}
-	extra := 0
-	for i, part := range parts() {
-		for name := range have[i] {
-			if _, there := want[i][name]; !there && part != "repo/config" {
-				extra++
-			}
-		}
-	}
-	if extra == 0 {
-		return nil
-	}
-	names, err := c.vault.list(ctx, controlPrefix+prunedDir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		var p pruned
-		if _, err := c.vault.get(ctx, controlPrefix+prunedDir+"/"+name, &p); err != nil {
-			return err
-		}
-		for _, removed := range p.Removed {
-			decided[removed] = true
-		}
-	}
-	for i, part := range slices.Backward(parts()) {
-		for _, name := range slices.Sorted(maps.Keys(have[i])) {
-			_, there := want[i][name]
-			// The vault was just opened with one of its keys, so that its list of them is not empty by mistake.
-			key := part == "repo/keys/" && len(want[i]) > 0
-			if there || !decided[name] && !key || strings.HasPrefix(name, "repo/config") {
-				continue
-			}
-			err := c.to.store.Delete(ctx, name)
-			if errors.Is(err, blob.ErrRetained) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			c.res.Removed++
-		}
-	}
-	return nil
 }

@@ -205,9 +205,15 @@ func TestACopyRemovesOnlyWhatAPruneDecided(t *testing.T) {
 	if got := whole(t, openAgain(t, to), "shop"); got != 2 {
 		t.Errorf("the replica has %d points", got)
 	}
-	if err := v.RecordPrune(t.Context(), oldNames); err != nil {
+	for _, name := range oldNames {
+		if err := v.store.Delete(t.Context(), name); err != nil { // as a prune does
+			t.Fatal(err)
+		}
+	}
+	if err := v.RecordRemovals(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	v = openAgain(t, store)
 	if res := copied(t, v, to); res.Removed != len(oldNames) {
 		t.Errorf("removed %d of %d", res.Removed, len(oldNames))
 	}

@@ -89,6 +89,9 @@ func open(ctx context.Context, v dr.Vault) (*Vault, error) {
 }
 
 func openStore(ctx context.Context, v dr.Vault, store blob.Store, key []byte) (*Vault, error) {
+	if _, reading := store.(readOnly); !reading {
+		store = &removals{Store: store}
+	}
 	r, err := repo.Open(ctx, blob.Sub(store, repoPrefix), key)
 	switch {
 	case errors.Is(err, repo.ErrNotARepository):

@@ -84,7 +84,7 @@ func Init(ctx context.Context, store blob.Store, password []byte) (*Repo, error)
 	// The config decides between two who create at once; the loser takes its key away again.
 	if _, err := store.Put(ctx, configName, master.seal(nil, raw), blob.IfAbsent()); err != nil {
 		if errors.Is(err, blob.ErrExists) {
-			err = fmt.Errorf("%w: %w", ErrExists, store.Delete(ctx, keyName))
+			err = fmt.Errorf("%w: %w", ErrExists, discard(ctx, store, keyName))
 		}
 		return nil, fmt.Errorf("create repository at %s: %w", store.Location(), err)
 	}
@@ -94,12 +94,20 @@ func Init(ctx context.Context, store blob.Store, password []byte) (*Repo, error)
 			return nil, fmt.Errorf("create repository: %w", err)
 		}
 		if info.Name != keyName {
-			if err := store.Delete(ctx, info.Name); err != nil {
+			if err := discard(ctx, store, info.Name); err != nil {
 				return nil, fmt.Errorf("create repository: %w", err)
 			}
 		}
 	}
 	return newRepo(store, master, keyName, c)
+}
+
+// discard deletes what is of no use and harms nobody where the store keeps it.
+func discard(ctx context.Context, store blob.Store, name string) error {
+	if err := store.Delete(ctx, name); !errors.Is(err, blob.ErrRetained) {
+		return err
+	}
+	return nil
 }
 
 // Open opens the repository in store. Errors: ErrNotARepository, ErrWrongKey, ErrVersion.
