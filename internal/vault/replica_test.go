@@ -72,7 +72,7 @@ func whole(t *testing.T, v *Vault, app string) int {
 			t.Fatalf("point %s: %v", p.ID, err)
 		}
 	}
-	report, err := v.Repo().Check(t.Context(), true)
+	report, err := v.Repo().Check(t.Context(), repo.CheckOptions{ReadData: true})
 	if err != nil || len(report.Problems) > 0 {
 		t.Fatalf("check: %v %v", report.Problems, err)
 	}
