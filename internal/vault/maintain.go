@@ -174,6 +174,10 @@ func Prune(ctx context.Context, v *Vault, o PruneOptions) (_ *PruneReport, err e
 		if closed := m.Close(ctx); closed != nil {
 			err = errors.Join(err, failed(closed, "cannot end the pruning of the vault at %s", v.Location()))
 		}
+		// Replicas follow what is written here, also when the prune was broken off.
+		noted, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		err = errors.Join(err, v.RecordRemovals(noted))
 	}()
 	report, going, err := survey(ctx, v, o)
 	if err != nil {

@@ -96,7 +96,7 @@ func life(t *testing.T, in dr.Vault) {
 	if o, _, err := again.Ownership(t.Context(), "shop"); err != nil || o.Epoch != 1+contenders || o.Lease != nil {
 		t.Errorf("%+v, %v", o, err)
 	}
-	if got := whole(t, again, "shop"); got != 2 {
+	if got := intact(t, again, "shop"); got != 2 {
 		t.Errorf("%d points", got)
 	}
 	target := t.TempDir()
@@ -121,7 +121,7 @@ func TestVaultOnObjectStorage(t *testing.T) {
 		restic(t, in, "s3:"+s3.Endpoint+"/vault/east/main/repo")
 		in.Replicas = []dr.Replica{{Name: "azure", Location: azure.At("vault", "replica"), Credentials: dr.KeySource{File: azure.CredentialsFile}}}
 		inStep(t, openVault(t, in), in)
-		if got := whole(t, openVault(t, in.At(in.Replicas[0])), "shop"); got != 2 {
+		if got := intact(t, openVault(t, in.At(in.Replicas[0])), "shop"); got != 2 {
 			t.Errorf("%d points in the replica", got)
 		}
 	})
@@ -187,7 +187,7 @@ func TestVaultWhoseObjectsStay(t *testing.T) {
 	}
 	to := keeping{blob.NewMem()}
 	copied(t, v, to)
-	if got := whole(t, openAgain(t, to), "shop"); got != 3 {
+	if got := intact(t, openAgain(t, to), "shop"); got != 3 {
 		t.Errorf("%d points", got)
 	}
 }

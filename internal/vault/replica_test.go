@@ -56,8 +56,8 @@ func documents(n int, seed string) map[string][]byte {
 	return docs
 }
 
-// whole checks that every point of a vault can be read to its last byte.
-func whole(t *testing.T, v *Vault, app string) int {
+// intact checks that every point of a vault can be read to its last byte.
+func intact(t *testing.T, v *Vault, app string) int {
 	t.Helper()
 	points, err := v.Points(t.Context(), app)
 	if err != nil {
@@ -146,7 +146,7 @@ func TestAReplicaIsAVaultAtAnyInstant(t *testing.T) {
 		}
 		if _, err := part.Stat(t.Context(), "repo/config"); err == nil {
 			there := openAgain(t, part.Store)
-			whole(t, there, "shop")
+			intact(t, there, "shop")
 			if _, err := there.Entries(t.Context(), "r1"); err != nil && !errors.Is(err, dr.ErrNotFound) {
 				t.Errorf("after %d puts: %v", n, err)
 			}
@@ -156,7 +156,7 @@ func TestAReplicaIsAVaultAtAnyInstant(t *testing.T) {
 		if err != nil || res.Objects > puts-n+4 { // four were under way
 			t.Fatalf("going on after %d of %d puts: %d objects, %v", n, puts, res.Objects, err)
 		}
-		if got := whole(t, openAgain(t, part.Store), "shop"); got != 4 {
+		if got := intact(t, openAgain(t, part.Store), "shop"); got != 4 {
 			t.Errorf("%d points", got)
 		}
 	}
@@ -202,7 +202,7 @@ func TestACopyRemovesOnlyWhatAPruneDecided(t *testing.T) {
 	if res := copied(t, v, to); res.Removed != 0 {
 		t.Errorf("removed %d objects that nobody decided about", res.Removed)
 	}
-	if got := whole(t, openAgain(t, to), "shop"); got != 2 {
+	if got := intact(t, openAgain(t, to), "shop"); got != 2 {
 		t.Errorf("the replica has %d points", got)
 	}
 	for _, name := range oldNames {
@@ -217,7 +217,7 @@ func TestACopyRemovesOnlyWhatAPruneDecided(t *testing.T) {
 	if res := copied(t, v, to); res.Removed != len(oldNames) {
 		t.Errorf("removed %d of %d", res.Removed, len(oldNames))
 	}
-	if got := whole(t, openAgain(t, to), "shop"); got != 1 {
+	if got := intact(t, openAgain(t, to), "shop"); got != 1 {
 		t.Errorf("the replica has %d points", got)
 	}
 }
@@ -245,7 +245,7 @@ func TestDamageIsNotCopied(t *testing.T) {
 	to := blob.NewMem()
 	_, err := replica(t, v, to).Copy(t.Context(), quiet)
 	wantDR(t, err, dr.ClassIncomplete, repo.ErrDamaged, "repo/data/")
-	if got := whole(t, openAgain(t, to), "shop"); got != 0 {
+	if got := intact(t, openAgain(t, to), "shop"); got != 0 {
 		t.Errorf("the replica has %d points", got)
 	}
 }
@@ -296,7 +296,7 @@ func TestACopyDuringAPrune(t *testing.T) {
 	}
 	to := blob.NewMem()
 	copied(t, v, to)
-	if got := whole(t, openAgain(t, to), "shop"); got != 1 {
+	if got := intact(t, openAgain(t, to), "shop"); got != 1 {
 		t.Errorf("the replica has %d points", got)
 	}
 }
@@ -370,7 +370,7 @@ func TestTheFirstLocationIsLost(t *testing.T) {
 	}
 
 	far := openVault(t, in.At(in.Replicas[0]))
-	if got := whole(t, far, "shop"); got != 1 {
+	if got := intact(t, far, "shop"); got != 1 {
 		t.Errorf("%d points", got)
 	}
 	if lags := v.Lags(t.Context(), in); len(lags) != 1 || lags[0].Error == "" {
@@ -453,7 +453,7 @@ func TestPromoteTwiceAndBack(t *testing.T) {
 	now := in
 	now.Location, now.Replicas = in.Replicas[0].Location, []dr.Replica{{Name: "near", Location: in.Location}}
 	promoted := openVault(t, now)
-	if got := whole(t, promoted, "shop"); got != 1 {
+	if got := intact(t, promoted, "shop"); got != 1 {
 		t.Errorf("%d points", got)
 	}
 	reading := openVault(t, in.At(dr.Replica{Location: in.Location}))
