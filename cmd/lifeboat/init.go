@@ -181,6 +181,15 @@ func (o *initOptions) siteList() ([]dr.Site, error) {
 	return out, nil
 }
 
+// placeOf makes a location of what a person writes: of a directory's path, file:///absolute/path.
+func placeOf(p string) (string, error) {
+	if scheme, _, isURL := strings.Cut(p, "://"); isURL && scheme != "file" {
+		return p, nil
+	}
+	dir, err := absolute(strings.TrimPrefix(p, "file://"))
+	return "file://" + dir, err
+}
+
 // absolute resolves ~ and relative paths.
 func absolute(p string) (string, error) {
 	if rest, ok := strings.CutPrefix(p, "~/"); ok {
@@ -263,13 +272,9 @@ func mapClasses(sites []dr.Site, facts map[string]observe.SiteFacts, claims []ob
 
 // describe makes the fleet of what was found and what the flags say.
 func (o *initOptions) describe(sites []dr.Site, found observe.AppFacts) (*dr.Fleet, error) {
-	location := o.vault
-	if scheme, _, isURL := strings.Cut(o.vault, "://"); !isURL || scheme == "file" {
-		dir, err := absolute(strings.TrimPrefix(o.vault, "file://"))
-		if err != nil {
-			return nil, err
-		}
-		location = "file://" + dir
+	location, err := placeOf(o.vault)
+	if err != nil {
+		return nil, err
 	}
 	keyFile, err := absolute(o.vaultKey)
 	if err != nil {

@@ -133,8 +133,12 @@ func (g *global) elsewhere(fleet *dr.Fleet) error {
 		if len(fleet.Vaults) > 1 {
 			return dr.Errorf(dr.ClassUsage, nil, "Name a replica with --replica.", "--vault-location does not say which of the fleet's %d vaults is there", len(fleet.Vaults))
 		}
+		location, err := placeOf(g.vaultLocation)
+		if err != nil {
+			return err
+		}
 		for i, v := range fleet.Vaults {
-			fleet.Vaults[i] = v.At(dr.Replica{Location: g.vaultLocation, Credentials: v.Credentials, CAFile: v.CAFile})
+			fleet.Vaults[i] = v.At(dr.Replica{Location: location, Credentials: v.Credentials, CAFile: v.CAFile})
 		}
 	case g.replica != "":
 		var known []string

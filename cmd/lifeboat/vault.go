@@ -61,4 +61,3 @@ func (g *global) openVault(ctx context.Context, name string) (*vault.Vault, *dr.
 	}
 	return v, ref, nil
 }
-

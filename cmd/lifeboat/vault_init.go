@@ -28,6 +28,9 @@ rests, and refuses one that does not.`,
 			if err != nil {
 				return err
 			}
+			if v.ReadOnly {
+				return dr.Errorf(dr.ClassUsage, nil, "Leave out --replica and --vault-location.", "a vault is made at its own location alone")
+			}
 			if err := makeVault(c.Context(), g, *v); err != nil {
 				return err
 			}

@@ -116,7 +116,7 @@ func unopened(location string, err error) error {
 	case errors.Is(err, blob.ErrDenied):
 		class, next = dr.ClassDenied, "Give this user access to the vault's storage, or run as its owner."
 	default:
-		class, next = dr.ClassUnreachable, "Check that the vault's storage is there and mounted."
+		class, next = dr.ClassUnreachable, "Check that the vault's storage is there and mounted; where the vault has a replica, reading commands take --replica NAME."
 	}
 	return dr.Errorf(class, err, next, "cannot open the vault at %s", location)
 }

@@ -28,6 +28,7 @@ func kinds() map[string]error {
 		"blob-not-found": blob.ErrNotFound, "blob-exists": blob.ErrExists, "blob-stale": blob.ErrStale,
 		"blob-range": blob.ErrRange, "blob-name": blob.ErrName, "blob-denied": blob.ErrDenied,
 		"blob-replaced": blob.ErrReplaced, "blob-no-directory": blob.ErrNoDirectory, "blob-retained": blob.ErrRetained,
+		"blob-uncertain": blob.ErrUncertain, "blob-unreachable": blob.ErrUnreachable, "blob-expired": blob.ErrExpired,
 		"canceled": context.Canceled, "deadline": context.DeadlineExceeded,
 	}
 }
