@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/vault"
 )
 
 func newVaultCopy(g *global, name *string) *cobra.Command {
@@ -38,7 +39,7 @@ func runVaultCopy(ctx context.Context, g *global, name, to string) error {
 	if _, ok := ref.Replica(to); !ok && to != "" || len(ref.Replicas) == 0 {
 		return dr.Errorf(dr.ClassUsage, nil, "Declare it with replicas: of the vault in the fleet file.", "vault %s has no such replica", ref.Name)
 	}
-	all := v.InStep(ctx, *ref, to, g.say)
+	all := vault.ReplicasOf(v, *ref).InStep(ctx, to, g.say)
 	err = g.print(all, func(w io.Writer) error {
 		for _, c := range all {
 			text := fmt.Sprintf("replica %s is in step: %d objects copied (%s), %d removed\n", c.Replica, c.Objects, byteCount(c.Bytes), c.Removed)

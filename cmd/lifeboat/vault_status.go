@@ -43,7 +43,7 @@ func runVaultStatus(ctx context.Context, g *global, name string) error {
 	st := vaultStatus{Name: ref.Name, Location: v.Location(), ReadOnly: ref.ReadOnly}
 	behind := 0
 	if !ref.ReadOnly {
-		st.Replicas = v.Lags(ctx, *ref)
+		st.Replicas = vault.ReplicasOf(v, *ref).Lags(ctx)
 	}
 	err = g.print(st, func(w io.Writer) error {
 		note := ""

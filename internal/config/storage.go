@@ -66,7 +66,7 @@ func (d *decoder) location(o *object) string {
 	scheme, path, isURL := strings.Cut(t.value, "://")
 	switch {
 	case isURL && (scheme == "s3" || scheme == "azblob"):
-		return o.objectStorage(t, scheme)
+		return objectStorage(o, t, scheme)
 	case !isURL:
 		path = t.value
 	case scheme != "file":
@@ -85,7 +85,7 @@ func (d *decoder) location(o *object) string {
 }
 
 // objectStorage checks the parts of a location that a typing error would make a surprise of later.
-func (o *object) objectStorage(t text, scheme string) string {
+func objectStorage(o *object, t text, scheme string) string {
 	like, parameters := "s3://bucket/prefix?endpoint=https://host:9000&region=eu-west-1", []string{"endpoint", "region"}
 	if scheme == "azblob" {
 		like, parameters = "azblob://account/container/prefix", []string{"endpoint"}

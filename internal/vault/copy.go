@@ -42,10 +42,10 @@ type CopyResult struct {
 	Damaged []string `json:"damaged,omitempty"` // not copied: what the vault holds is not what was written
 }
 
-// OpenReplica opens the storage of a replica for the copy, and makes sure that it holds this vault or
+// open opens the storage of a replica for the copy, and makes sure that it holds this vault or
 // nothing. It is not a vault yet where nothing was ever copied.
-func (v *Vault) OpenReplica(ctx context.Context, in dr.Vault, r dr.Replica) (*Replica, error) {
-	at := in.At(r)
+func (v Replicas) open(ctx context.Context, r dr.Replica) (*Replica, error) {
+	at := v.in.At(r)
 	store, err := blob.Open(ctx, at.Location, options(at, nil))
 	if errors.Is(err, blob.ErrNoDirectory) {
 		store, err = blob.Create(ctx, at.Location, options(at, nil))
@@ -56,7 +56,7 @@ func (v *Vault) OpenReplica(ctx context.Context, in dr.Vault, r dr.Replica) (*Re
 	return v.replicaOf(ctx, r.Name, store)
 }
 
-func (v *Vault) replicaOf(ctx context.Context, name string, store blob.Store) (*Replica, error) {
+func (v Replicas) replicaOf(ctx context.Context, name string, store blob.Store) (*Replica, error) {
 	ours, err := v.store.Get(ctx, "repo/config", blob.Range{})
 	if err != nil {
 		return nil, failed(err, "cannot read the vault at %s", v.Location())
@@ -74,7 +74,7 @@ func (v *Vault) replicaOf(ctx context.Context, name string, store blob.Store) (*
 	case !bytes.Equal(ours.Data, theirs.Data):
 		return nil, dr.Errorf(dr.ClassConflict, nil, "Name an empty place for the replica.", "replica %s at %s holds another vault", name, store.Location())
 	}
-	return &Replica{name: name, vault: v, to: &Vault{name: v.name, store: store, repo: v.repo}}, nil
+	return &Replica{name: name, vault: v.Vault, to: &Vault{name: v.name, store: store, repo: v.repo}}, nil
 }
 
 // Replica is a copy of a vault at another place.

@@ -10,6 +10,15 @@ import (
 	"lifeboat.dev/lifeboat/internal/dr"
 )
 
+// Replicas are a vault's replicas.
+type Replicas struct {
+	*Vault
+	in dr.Vault
+}
+
+// ReplicasOf returns the replicas of an open vault, as the fleet file declares them.
+func ReplicasOf(v *Vault, in dr.Vault) Replicas { return Replicas{v, in} }
+
 // Copied is what became of one replica.
 type Copied struct {
 	Replica string `json:"replica"`
@@ -20,14 +29,14 @@ type Copied struct {
 
 // InStep copies the vault to its replicas, or to the one of that name, one after the other. A replica that
 // fails holds up no other one.
-func (v *Vault) InStep(ctx context.Context, in dr.Vault, only string, say func(format string, args ...any)) []Copied {
+func (v Replicas) InStep(ctx context.Context, only string, say func(format string, args ...any)) []Copied {
 	var all []Copied
-	for _, r := range in.Replicas {
+	for _, r := range v.in.Replicas {
 		if only != "" && r.Name != only {
 			continue
 		}
 		c := Copied{Replica: r.Name}
-		replica, err := v.OpenReplica(ctx, in, r)
+		replica, err := v.open(ctx, r)
 		if err == nil {
 			c.CopyResult, err = replica.Copy(ctx, say)
 		}
@@ -43,14 +52,14 @@ func (v *Vault) InStep(ctx context.Context, in dr.Vault, only string, say func(f
 const lagDeadline = 20 * time.Second
 
 // Lags says how far each replica is behind. One that cannot be looked at says why.
-func (v *Vault) Lags(ctx context.Context, in dr.Vault) []Lag {
-	all := make([]Lag, len(in.Replicas))
+func (v Replicas) Lags(ctx context.Context) []Lag {
+	all := make([]Lag, len(v.in.Replicas))
 	var group errgroup.Group
-	for i, r := range in.Replicas {
+	for i, r := range v.in.Replicas {
 		group.Go(func() error {
 			ctx, cancel := context.WithTimeoutCause(ctx, lagDeadline, fmt.Errorf("it was not looked through within %v", lagDeadline))
 			defer cancel()
-			all[i] = v.lag(ctx, in, r)
+			all[i] = v.lag(ctx, r)
 			return nil
 		})
 	}
@@ -58,11 +67,11 @@ func (v *Vault) Lags(ctx context.Context, in dr.Vault) []Lag {
 	return all
 }
 
-func (v *Vault) lag(ctx context.Context, in dr.Vault, r dr.Replica) Lag {
+func (v Replicas) lag(ctx context.Context, r dr.Replica) Lag {
 	lag := Lag{Replica: r.Name, Location: r.Location}
-	store, err := openPlace(ctx, in.At(r), nil)
+	store, err := openPlace(ctx, v.in.At(r), nil)
 	if err == nil {
-		replica := &Replica{name: r.Name, vault: v, to: &Vault{name: v.name, store: store, repo: v.repo}}
+		replica := &Replica{name: r.Name, vault: v.Vault, to: &Vault{name: v.name, store: store, repo: v.repo}}
 		lag, err = replica.Lag(ctx)
 		lag.Location = r.Location
 	}

@@ -43,8 +43,11 @@ type moved struct {
 	Promotion time.Time `json:"promotion"`
 }
 
+// authority is a vault's location as the one place where ownership counts.
+type authority struct{ *Vault }
+
 // moved refuses to work with a location that is no longer the vault.
-func (v *Vault) moved(ctx context.Context) error {
+func (v authority) moved(ctx context.Context) error {
 	var m moved
 	_, err := v.get(ctx, controlPrefix+movedName, &m)
 	switch {
@@ -62,7 +65,7 @@ func (v *Vault) moved(ctx context.Context) error {
 }
 
 // setMoved writes control/moved.
-func (v *Vault) setMoved(ctx context.Context, m moved) error {
+func (v authority) setMoved(ctx context.Context, m moved) error {
 	name := controlPrefix + movedName
 	var is moved
 	version, err := v.get(ctx, name, &is)
@@ -96,10 +99,10 @@ func Promote(ctx context.Context, v dr.Vault, r dr.Replica, reason, by string, s
 	if err != nil {
 		return p, err
 	}
-	return to.promote(ctx, v, r.Name, p, say)
+	return authority{to}.promote(ctx, v, r.Name, p, say)
 }
 
-func (v *Vault) promote(ctx context.Context, in dr.Vault, replica string, p Promotion, say func(format string, args ...any)) (Promotion, error) {
+func (v authority) promote(ctx context.Context, in dr.Vault, replica string, p Promotion, say func(format string, args ...any)) (Promotion, error) {
 	if err := blob.Verify(ctx, v.store); err != nil {
 		return p, failed(err, "replica %s cannot become the vault", replica)
 	}
@@ -107,7 +110,7 @@ func (v *Vault) promote(ctx context.Context, in dr.Vault, replica string, p Prom
 	old, err := open(asked, in)
 	cancel()
 	if err == nil {
-		if err := old.retire(ctx, v, replica, p, say); err != nil {
+		if err := (authority{old}).retire(ctx, v, replica, p, say); err != nil {
 			return p, fmt.Errorf("take leave of %s: %w", in.Location, err)
 		}
 		p.Retired = true
@@ -120,11 +123,11 @@ func (v *Vault) promote(ctx context.Context, in dr.Vault, replica string, p Prom
 	if err := v.setMoved(ctx, moved{Promotion: p.Time}); err != nil {
 		return p, err
 	}
-	return p, v.append(ctx, promotedDir, p)
+	return p, appendRecord(ctx, v.Vault, promotedDir, p)
 }
 
 // retire ends the work that goes by this location and gives what it knows to the replica.
-func (v *Vault) retire(ctx context.Context, to *Vault, replica string, p Promotion, say func(format string, args ...any)) error {
+func (v authority) retire(ctx context.Context, to authority, replica string, p Promotion, say func(format string, args ...any)) error {
 	if err := v.setMoved(ctx, moved{To: p.To, Reason: p.Reason, Promotion: p.Time}); err != nil {
 		return err
 	}
@@ -138,7 +141,7 @@ func (v *Vault) retire(ctx context.Context, to *Vault, replica string, p Promoti
 			return err
 		}
 	}
-	r := &Replica{name: replica, vault: v, to: to}
+	r := &Replica{name: replica, vault: v.Vault, to: to.Vault}
 	if ahead, err := r.ahead(ctx); err != nil || ahead {
 		return err // promoted before: there is nothing to learn from here
 	}
@@ -148,7 +151,7 @@ func (v *Vault) retire(ctx context.Context, to *Vault, replica string, p Promoti
 
 // ahead says whether the replica knows a later epoch than the vault.
 func (r *Replica) ahead(ctx context.Context) (bool, error) {
-	owned, err := r.to.owned(ctx)
+	owned, err := authority{r.to}.owned(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -168,7 +171,7 @@ func (r *Replica) ahead(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-func (v *Vault) raise(ctx context.Context, p Promotion) error {
+func (v authority) raise(ctx context.Context, p Promotion) error {
 	owned, err := v.owned(ctx)
 	if err != nil {
 		return err
@@ -184,7 +187,7 @@ func (v *Vault) raise(ctx context.Context, p Promotion) error {
 }
 
 // owned lists the applications that have an ownership record.
-func (v *Vault) owned(ctx context.Context) ([]string, error) {
+func (v authority) owned(ctx context.Context) ([]string, error) {
 	dir := controlPrefix + appsDir
 	var apps []string
 	for info, err := range v.store.List(ctx, dir+"/") {
@@ -199,7 +202,7 @@ func (v *Vault) owned(ctx context.Context) ([]string, error) {
 }
 
 // takeOver raises an epoch and ends the lease of whoever holds it.
-func (v *Vault) takeOver(ctx context.Context, app, reason string, raised func(uint64) uint64) (uint64, error) {
+func (v authority) takeOver(ctx context.Context, app, reason string, raised func(uint64) uint64) (uint64, error) {
 	for {
 		o, token, err := v.Ownership(ctx, app)
 		if err != nil {

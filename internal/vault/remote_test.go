@@ -132,7 +132,7 @@ func TestVaultOnObjectStorage(t *testing.T) {
 		in.Replicas = []dr.Replica{{Name: "s3", Location: s3.At("vault", "replica"), Credentials: dr.KeySource{File: s3.CredentialsFile}}}
 		inStep(t, openVault(t, in), in)
 		restic(t, in, "s3:"+s3.Endpoint+"/vault/replica/repo")
-		if lags := openVault(t, in).Lags(t.Context(), in); lags[0].Error != "" || lags[0].Missing != 0 {
+		if lags := ReplicasOf(openVault(t, in), in).Lags(t.Context()); lags[0].Error != "" || lags[0].Missing != 0 {
 			t.Errorf("lag %+v", lags)
 		}
 	})

@@ -60,15 +60,15 @@ func (v *Vault) RecordRemovals(ctx context.Context) error {
 	}
 	const most = 20_000 // names in a record
 	for part := range slices.Chunk(noting.take(), most) {
-		if err := v.append(ctx, prunedDir, pruned{Time: time.Now().UTC(), Removed: part}); err != nil {
+		if err := appendRecord(ctx, v, prunedDir, pruned{Time: time.Now().UTC(), Removed: part}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// append adds a record to a directory of numbered ones.
-func (v *Vault) append(ctx context.Context, dir string, body any) error {
+// appendRecord adds a record to a directory of numbered ones.
+func appendRecord(ctx context.Context, v *Vault, dir string, body any) error {
 	for {
 		names, err := v.list(ctx, controlPrefix+dir)
 		if err != nil {

@@ -81,7 +81,7 @@ func intact(t *testing.T, v *Vault, app string) int {
 
 func replica(t *testing.T, v *Vault, to blob.Store) *Replica {
 	t.Helper()
-	r, err := v.replicaOf(t.Context(), "far", to)
+	r, err := ReplicasOf(v, dr.Vault{}).replicaOf(t.Context(), "far", to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestAReplicaOfAnotherVault(t *testing.T) {
 	t.Parallel()
 	to := blob.NewMem()
 	copied(t, newVault(t), to)
-	_, err := newVault(t).replicaOf(t.Context(), "far", to)
+	_, err := ReplicasOf(newVault(t), dr.Vault{}).replicaOf(t.Context(), "far", to)
 	wantDR(t, err, dr.ClassConflict, nil, "another vault")
 }
 
@@ -339,7 +339,7 @@ func openVault(t *testing.T, in dr.Vault) *Vault {
 
 func inStep(t *testing.T, v *Vault, in dr.Vault) {
 	t.Helper()
-	for _, c := range v.InStep(t.Context(), in, "", quiet) {
+	for _, c := range ReplicasOf(v, in).InStep(t.Context(), "", quiet) {
 		if c.Err != nil {
 			t.Fatalf("%s: %v", c.Replica, c.Err)
 		}
@@ -373,7 +373,7 @@ func TestTheFirstLocationIsLost(t *testing.T) {
 	if got := intact(t, far, "shop"); got != 1 {
 		t.Errorf("%d points", got)
 	}
-	if lags := v.Lags(t.Context(), in); len(lags) != 1 || lags[0].Error == "" {
+	if lags := ReplicasOf(v, in).Lags(t.Context()); len(lags) != 1 || lags[0].Error == "" {
 		t.Errorf("lags of a lost vault: %+v", lags)
 	}
 	_, _, err = far.AcquireLease(t.Context(), LeaseRequest{Application: "shop", Holder: "h"})
@@ -405,7 +405,7 @@ func TestTheFirstLocationIsLost(t *testing.T) {
 	}
 	old := openVault(t, in)
 	protect(t, old, "shop", "b", documents(10, "b"))
-	c := old.InStep(t.Context(), in, "", quiet)
+	c := ReplicasOf(old, in).InStep(t.Context(), "", quiet)
 	wantDR(t, c[0].Err, dr.ClassConflict, nil, "epoch 1000", "promoted")
 	if points, err := promoted.Points(t.Context(), "shop"); err != nil || len(points) != 1 {
 		t.Errorf("%d points, %v", len(points), err)

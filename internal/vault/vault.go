@@ -59,7 +59,7 @@ func initStore(ctx context.Context, store blob.Store, key []byte) error {
 func Open(ctx context.Context, v dr.Vault) (*Vault, error) {
 	opened, err := open(ctx, v)
 	if err == nil {
-		err = opened.moved(ctx)
+		err = authority{opened}.moved(ctx)
 	}
 	if err != nil {
 		return nil, err

@@ -54,7 +54,7 @@ func (o *Operation) Execute(ctx context.Context, p dr.Plan) (*Result, error) {
 // one that does not answer is a warning.
 func (o *Operation) replicate(ctx context.Context) {
 	ref, _ := o.fleet.Vault(o.app.Vault) // Open found it
-	for _, c := range o.vault.InStep(ctx, *ref, "", o.say) {
+	for _, c := range vault.ReplicasOf(o.vault, *ref).InStep(ctx, "", o.say) {
 		if c.Err != nil {
 			o.say("warning: replica %s is behind: %v", c.Replica, c.Err)
 			continue

@@ -61,7 +61,7 @@ func (o *Operation) Status(ctx context.Context) (*Status, error) {
 		s.Runs, f.LastRun = runs[:1], &runs[0]
 	}
 	if ref, _ := o.fleet.Vault(o.app.Vault); !ref.ReadOnly { // Open found it
-		s.Replicas = o.vault.Lags(ctx, *ref)
+		s.Replicas = vault.ReplicasOf(o.vault, *ref).Lags(ctx)
 	}
 	s.Findings = check.Readiness(f)
 	return s, nil
