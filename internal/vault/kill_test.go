@@ -423,7 +423,7 @@ func TestManyProcesses(t *testing.T) {
 // initAt makes a vault.
 func initAt(t *testing.T, v dr.Vault, key []byte) {
 	t.Helper()
-	if err := Init(t.Context(), v.Location, key); err != nil {
+	if err := Init(t.Context(), v, key, nil); err != nil {
 		t.Fatal(err)
 	}
 }
