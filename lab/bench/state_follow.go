@@ -128,7 +128,7 @@ func protect(ctx context.Context, t task, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := vault.Init(ctx, location, secret); err != nil {
+	if err := vault.Init(ctx, dr.Vault{Location: location}, secret, nil); err != nil {
 		return err
 	}
 	fleet := &dr.Fleet{

@@ -266,8 +266,7 @@ func TestFollowANamespaceThatGoes(t *testing.T) {
 type front struct {
 	mu    sync.Mutex
 	spoil func(w http.ResponseWriter, r *http.Request) bool // true: the answer was given
-	cut   context.CancelFunc
-	live  context.Context
+	live  chan struct{}                                     // closed when the connections are cut
 }
 
 // set spoils answers from now on, and cuts the connections that there are.
@@ -275,8 +274,8 @@ func (f *front) set(spoil func(http.ResponseWriter, *http.Request) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.spoil = spoil
-	f.cut()
-	f.live, f.cut = context.WithCancel(context.Background())
+	close(f.live)
+	f.live = make(chan struct{})
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -288,7 +287,13 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request, next http.Hand
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(live, cancel)()
+	go func() {
+		select {
+		case <-live:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	next.ServeHTTP(w, r.WithContext(ctx))
 }
 
@@ -307,8 +312,7 @@ func fronted(t *testing.T, c *kube.Client) (*kube.Client, *front) {
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport: transport, FlushInterval: -1, ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	f := &front{}
-	f.live, f.cut = context.WithCancel(context.Background())
+	f := &front{live: make(chan struct{})}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.ServeHTTP(w, r, proxy) }))
 	t.Cleanup(func() { f.set(nil); server.Close() })
 	path := filepath.Join(t.TempDir(), "config")

@@ -36,7 +36,7 @@ func newProtection(t *testing.T, ns string, data ...dr.Datastore) *protection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := vault.Init(t.Context(), location, secret); err != nil {
+	if err := vault.Init(t.Context(), dr.Vault{Location: location}, secret, nil); err != nil {
 		t.Fatal(err)
 	}
 	s := start()
