@@ -28,8 +28,6 @@ type PruneOptions struct {
 	MaxUnused float64
 	// Progress is told now and then what is being done; total is 0 where it is not known.
 	Progress func(doing string, done, total int)
-	// Removing is told the names of objects before they are deleted; an error keeps them.
-	Removing func(ctx context.Context, names []string) error
 }
 
 // PruneReport is what Prune did, or would do.
@@ -133,14 +131,6 @@ func (p *pruner) say(doing string, done, total int) {
 	if p.o.Progress != nil {
 		p.o.Progress(doing, done, total)
 	}
-}
-
-// removing announces what is to be deleted.
-func (p *pruner) removing(ctx context.Context, names []string) error {
-	if p.o.Removing == nil || len(names) == 0 {
-		return nil
-	}
-	return p.o.Removing(ctx, names)
 }
 
 func (p *pruner) removed(size int64) {
@@ -337,13 +327,6 @@ func (p *pruner) removePacks(ctx context.Context) error {
 	}
 	if len(doomed) == 0 {
 		return nil
-	}
-	names := make([]string, len(doomed))
-	for i, d := range doomed {
-		names[i] = d.Name
-	}
-	if err := p.removing(ctx, names); err != nil {
-		return err
 	}
 	if err := p.lock.verify(ctx); err != nil {
 		return err

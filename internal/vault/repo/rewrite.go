@@ -230,13 +230,6 @@ func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
 	if err := w.writeAll(ctx); err != nil {
 		return err
 	}
-	names := make([]string, len(old))
-	for i, f := range old {
-		names[i] = indexDir + f.id.String()
-	}
-	if err := p.removing(ctx, names); err != nil {
-		return err
-	}
 	if err := p.lock.verify(ctx); err != nil {
 		return err
 	}
