@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,7 +107,7 @@ func TestRetainNeverEndsWithNothing(t *testing.T) {
 				continue
 			}
 			complete++
-			if newest == nil || p.Epoch > newest.Epoch || p.Epoch == newest.Epoch && p.Time.After(newest.Time) {
+			if newest == nil || cmp.Or(cmp.Compare(p.Epoch, newest.Epoch), p.Time.Compare(newest.Time), cmp.Compare(p.ID, newest.ID)) > 0 {
 				newest = p
 			}
 		}
