@@ -57,12 +57,12 @@ func TestVaultCommands(t *testing.T) {
 		code int
 		says string
 	}{
-		{"vault status", 3, "cannot open the vault"},
+		{"vault status", 4, "key file"}, // nothing is made yet
 		{"vault init --replica far", 2, "own location"},
 		{"vault init", 0, "vault main is at file://" + dir + "/near"},
 		{"vault init", 0, "vault main is at"},
 		{"vault init --vault other", 2, "[main]"},
-		{"vault status", 6, "lacks"},
+		{"vault status", 6, "cannot be looked at"}, // the replica has no directory yet
 		{"vault copy --to absent", 2, "no such replica"},
 		{"vault copy --replica far", 3, "far"}, // nothing is there yet
 		{"vault copy", 0, "replica far is in step: 2 objects copied"},
