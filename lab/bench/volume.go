@@ -25,9 +25,6 @@ import (
 const (
 	boundVolumeRatio  = 1.0
 	boundVolumeMemory = 300.0 // MiB resident, whatever the size of a file
-
-	volumeRounds = 1
-	largeFile    = 4 << 30
 )
 
 // volumePassword is of 32 random bytes, as a vault's is.
