@@ -444,8 +444,10 @@ func TestFollowThroughFaults(t *testing.T) {
 	}
 	faults.set(nil)
 	back := f.until("the site to be back", func(c moment) bool { return c.has("namespaces/faults/core/configmaps/outage.json") })
-	if len(back.Missing) > 0 || !back.has(stays) {
-		t.Errorf("after the outage %v are missing", back.Missing)
+	// The site is shared: a kind that another test took away during the outage cannot be told from one that failed.
+	missing := slices.DeleteFunc(slices.Clone(back.Missing), func(m string) bool { return strings.Contains(m, ".conversion.example.com ") })
+	if len(missing) > 0 || !back.has(stays) {
+		t.Errorf("after the outage %v are missing", missing)
 	}
 	if err := f.stop(); err != nil {
 		t.Error(err)
