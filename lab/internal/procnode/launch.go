@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,6 +49,7 @@ func ExecMain(args []string) int {
 }
 
 func runLauncher(args []string) error {
+	runtime.LockOSThread() // groups and ambient capabilities are a thread's own, and this one becomes the program
 	if len(args) != 0 {
 		return fmt.Errorf("the launcher takes no arguments, got %q", args)
 	}
