@@ -183,15 +183,15 @@ func TestAHolderThatIsCutOff(t *testing.T) {
 		time.Sleep(7 * time.Minute)
 		network.cut.Store(true)
 		cutAt := time.Now()
-		var lostAt time.Time
-		stop := context.AfterFunc(ctx, func() { lostAt = time.Now() })
+		var lostAt atomic.Pointer[time.Time]
+		stop := context.AfterFunc(ctx, func() { now := time.Now(); lostAt.Store(&now) })
 		defer stop()
 		_, other := acquire(t, v, "two")
 		took := time.Since(cutAt)
-		if lostAt.IsZero() {
+		if lostAt.Load() == nil {
 			t.Fatal("two holders at once")
 		}
-		if lost := lostAt.Sub(cutAt); lost > 10*time.Second+500*time.Millisecond {
+		if lost := lostAt.Load().Sub(cutAt); lost > 10*time.Second+500*time.Millisecond {
 			t.Errorf("learned after %v", lost)
 		}
 		if took < 15*time.Second || took > 17*time.Second {
