@@ -133,7 +133,7 @@ func (g *global) move(ctx context.Context, op *wire.Operation, req plan.Request,
 		return err
 	}
 	if dryRun {
-		return g.print(p, func(w io.Writer) error { return report.Plan(w, p) })
+		return g.dryRun(ctx, op, p)
 	}
 	if !yes {
 		if err := g.confirm(p); err != nil {

@@ -43,7 +43,10 @@ objects brings no data along, unless --data names it.
 With --namespace-map the application is copied into other namespaces, at its own site or at another (--to).
 The copy claims nothing and disturbs nothing: whatever is there already and is not namespaced is left alone.
 
---dry-run shows the plan, with the recovery point and data that were chosen, and changes nothing.`,
+--dry-run changes nothing and shows exactly what would change: the plan, with the recovery point and data that
+were chosen, and then each object that would be created, changed (field by field), replaced, kept or refused. The
+site itself is asked, by server-side dry runs, except where an object's namespace or kind is yet to come. Values
+of Secrets are never shown. It ends like the restore: with an error if that would stop, or leave objects behind.`,
 		Example: `  lifeboat restore shop --dry-run
   lifeboat restore shop --at "2026-11-25 10:30"
   lifeboat restore shop --at "10m ago" --kind configmap --name 'web-*'
@@ -54,6 +57,7 @@ The copy claims nothing and disturbs nothing: whatever is there already and is n
 		RunE:              func(c *cobra.Command, a []string) error { return runRestore(c.Context(), g, a[0], o) },
 	}
 	o.moveOptions.flags(g, c)
+	c.Flags().Lookup("dry-run").Usage = "show the plan and what would become of each object, and change nothing"
 	c.Flags().Lookup("to").Usage = "the site to restore at: the owner (default), or of a copy any of the application's"
 	o.flags(g, c)
 	return c

@@ -69,7 +69,7 @@ func written(v any) any {
 		case "ownerReferences":
 			out[k] = withoutUIDs(v)
 		case "annotations":
-			out[k] = withoutApplied(v)
+			out[k] = withoutOwn(v)
 		default:
 			out[k] = v
 		}
@@ -96,15 +96,18 @@ func withoutUIDs(v any) any {
 	return out
 }
 
-// withoutApplied leaves out what kubectl keeps: the whole object once more, its secrets too.
-func withoutApplied(v any) any {
+// withoutOwn leaves out what Kubernetes counts in annotations, and what kubectl keeps: the whole object once
+// more, its secrets too.
+func withoutOwn(v any) any {
 	m, ok := v.(map[string]any)
 	if !ok {
 		return v
 	}
 	out := make(map[string]any, len(m))
 	for k, v := range m {
-		if k != "kubectl.kubernetes.io/last-applied-configuration" {
+		switch k {
+		case "kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation":
+		default:
 			out[k] = v
 		}
 	}
@@ -257,11 +260,17 @@ func hidden(path string, v any) any {
 		}
 		return out
 	case string:
-		if i := strings.LastIndex(path, ".env["); i >= 0 && strings.HasSuffix(path, ".value") && secretName(path[i:]) {
+		if Secret(path) {
 			return "(secret)"
 		}
 	}
 	return v
+}
+
+// Secret says whether a path leads to the value of a variable whose name says that it is secret.
+func Secret(path string) bool {
+	i := strings.LastIndex(path, ".env[")
+	return i >= 0 && strings.HasSuffix(path, ".value") && secretName(path[i:])
 }
 
 func secretName(name string) bool {

@@ -43,6 +43,7 @@ func TestFields(t *testing.T) {
 		{"a secret's new key", `{"kind":"Secret","data":{"a":"YQ=="}}`, `{"kind":"Secret","data":{"a":"YQ==","key":"YWFyZHZhcms="},"stringData":{"x":"aardvark"}}`,
 			"+ data.key: (secret, 8 bytes)\n+ stringData: {\"x\":\"(secret, 8 bytes)\"}\n"},
 		{"what kubectl keeps of a secret", `{"kind":"Secret","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"aardvark"}}}`, `{"kind":"Secret"}`, ""},
+		{"what Kubernetes counts", `{"metadata":{"annotations":{"deployment.kubernetes.io/revision":"1"}}}`, `{"metadata":{"annotations":{"deployment.kubernetes.io/revision":"2"}}}`, ""},
 		{"a variable that is named like a secret", `{"spec":{"containers":[{"name":"a","env":[{"name":"DB_PASSWORD","value":"aardvark"}]}]}}`,
 			`{"spec":{"containers":[{"name":"a","env":[{"name":"DB_PASSWORD","value":"aardwolf"},{"name":"API_TOKEN","value":"aardvark"}]}]}}`,
 			"~ spec.containers[a].env[DB_PASSWORD].value: (secret) → (secret)\n+ spec.containers[a].env[API_TOKEN]: {\"name\":\"API_TOKEN\",\"value\":\"(secret)\"}\n"},

@@ -100,7 +100,8 @@ const (
 	unchanged result = iota
 	created
 	updated
-	kept // somebody else's, and left alone
+	replaced // deleted, and made anew
+	kept     // somebody else's, and left alone
 )
 
 // do tries to restore one item; its failures are problems, not errors, unless ctx is done. One that may
@@ -164,7 +165,7 @@ func (a *applier) count(it *item, res result, notes []string) {
 	switch res {
 	case created:
 		a.out.Created++
-	case updated:
+	case updated, replaced:
 		a.out.Updated++
 	case unchanged:
 		a.out.Unchanged++

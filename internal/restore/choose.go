@@ -39,13 +39,16 @@ func (p *Prepared) leave() {
 		return it.skipped
 	})
 	p.Changes = append(slices.DeleteFunc(p.Changes, func(ch Change) bool { return left[ch.Object] }), c.said...)
-	if n := len(p.all) - len(p.Skipped) - len(p.items); n > 0 {
+	if n := p.notChosen(); n > 0 {
 		p.Skipped = append(p.Skipped, fmt.Sprintf("%d other objects of the recovery point: not chosen", n))
 	}
 	if asked == 0 {
 		p.refused = append(p.refused, "nothing that the recovery point holds, and that is restored at all, is chosen")
 	}
 }
+
+// notChosen counts what is neither asked for nor needed.
+func (p *Prepared) notChosen() int { return len(p.all) - len(p.left) - len(p.items) }
 
 // choice is a choice on its way.
 type choice struct {

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"lifeboat.dev/lifeboat/internal/diff"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
@@ -87,7 +88,7 @@ func (d *differ) list(path string, want, live []any) {
 }
 
 func (d *differ) differs(path string, want, live any) {
-	if strings.HasPrefix(path, "data") || strings.HasPrefix(path, "stringData") || strings.HasPrefix(path, "binaryData") {
+	if strings.HasPrefix(path, "data") || strings.HasPrefix(path, "stringData") || strings.HasPrefix(path, "binaryData") || diff.Secret(path) {
 		d.found = append(d.found, path+" differs") // it may be a secret
 		return
 	}
@@ -99,8 +100,11 @@ func show(v any) string {
 		return "not set"
 	}
 	s := fmt.Sprint(v)
-	if m, ok := v.(map[string]any); ok {
-		s = fmt.Sprintf("{%s}", strings.Join(sortedKeys(m), ", "))
+	switch x := v.(type) {
+	case map[string]any:
+		s = fmt.Sprintf("{%s}", strings.Join(sortedKeys(x), ", "))
+	case []any: // whatever is in it
+		s = fmt.Sprintf("a list of %d", len(x))
 	}
 	if len(s) > 80 {
 		return s[:77] + "..."

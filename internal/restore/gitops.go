@@ -72,6 +72,9 @@ func (t *attempt) leftToGit(ctx context.Context, want *unstructured.Unstructured
 func (t *attempt) managers(ctx context.Context, k key, version string) ([]unstructured.Unstructured, error) {
 	if k.Namespace == "" {
 		list, err := t.client.Dynamic.Resource(t.target.gvr(k.GroupKind, version)).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + k.Name})
+		if apierrors.IsNotFound(err) { // its CRD is yet to be made
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
 		}

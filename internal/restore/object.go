@@ -27,7 +27,8 @@ type attempt struct {
 	form    *form
 	version servedVersion
 	api     dynamic.ResourceInterface
-	notes   []string // of the last try
+	notes   []string   // of the last try
+	dry     *foresight // of a dry run; nil where the object is restored in earnest
 }
 
 // attempt makes the object that is wanted, in the version that the target serves. It has no owners yet.
@@ -57,19 +58,19 @@ func (a *applier) object(ctx context.Context, it *item) (result, []string, error
 			return 0, nil, err
 		}
 	}
-	seen := a.take(it)
-	if seen == asWanted {
-		return unchanged, nil, a.gate(ctx, it)
-	}
-	res, notes, err := a.put(ctx, it, seen)
+	res, notes, err := a.put(ctx, it, nil)
 	if err != nil {
 		return 0, nil, err
 	}
 	return res, notes, a.gate(ctx, it)
 }
 
-// put brings one object into the target.
-func (a *applier) put(ctx context.Context, it *item, seen sight) (result, []string, error) {
+// put brings one object into the target; with dry it only finds out what that would do.
+func (a *applier) put(ctx context.Context, it *item, dry *foresight) (result, []string, error) {
+	seen := a.take(it)
+	if seen == asWanted {
+		return unchanged, nil, nil
+	}
 	leave, err := a.enter(ctx, it)
 	if err != nil {
 		return 0, nil, err
@@ -79,6 +80,7 @@ func (a *applier) put(ctx context.Context, it *item, seen sight) (result, []stri
 	if err != nil {
 		return 0, nil, err
 	}
+	t.dry = dry
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	res, err := t.once(ctx, want, seen)
@@ -96,7 +98,8 @@ func (a *site) endpoint(k key, version string) dynamic.ResourceInterface {
 	return r.Namespace(k.Namespace)
 }
 
-// once makes one try: look, compare, and write only what differs.
+// once makes one try: look, compare, and write only what differs. Every write of a dry run is one that the
+// target makes without effect, so that both decide alike.
 func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, seen sight) (result, error) {
 	if err := t.setOwners(ctx, want); err != nil {
 		return 0, err
@@ -114,6 +117,7 @@ func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, see
 		return 0, err
 	}
 	t.met(live.GetUID())
+	t.dry.found(live)
 	if live.GetDeletionTimestamp() != nil {
 		return 0, errDeleting
 	}
@@ -130,9 +134,9 @@ func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, see
 		return t.unfence(ctx, want, fence, err)
 	}
 	if len(diffs) == 0 {
-		return unchanged, t.restoreStatus(ctx, live)
+		return t.restoreStatus(ctx, live, unchanged)
 	}
-	if foreign := lasting(diffs); !ours && len(foreign) > 0 {
+	if foreign := lasting(diffs); !ours && len(foreign) > 0 && t.dry == nil { // which shows every field
 		t.notes = append(t.notes, "it was there and differed ("+join(foreign)+"); patched")
 	}
 	return t.update(ctx, want, live, ours)
@@ -145,12 +149,19 @@ func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (
 		t.notes = []string{"left to Git: " + by + " is at work for it"}
 		return kept, err
 	}
+	if t.dry.cannotTry(t.item, t.applier) {
+		t.met(notMadeYet)
+		return created, nil
+	}
 	body, err := json.Marshal(want.Object)
 	if err != nil {
 		return 0, fmt.Errorf("encoding it: %w", err)
 	}
-	raw, err := t.direct.send(ctx, http.MethodPost, place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace}, body,
-		"fieldManager", kube.FieldManager, "fieldValidation", metav1.FieldValidationStrict)
+	params := []string{"fieldManager", kube.FieldManager, "fieldValidation", metav1.FieldValidationStrict}
+	for _, v := range t.dry.option() {
+		params = append(params, "dryRun", v)
+	}
+	raw, err := t.direct.send(ctx, http.MethodPost, place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace}, body, params...)
 	switch {
 	case apierrors.IsBadRequest(err): // it has fields that the target does not know
 		return 0, &unrepeatable{err}
@@ -174,16 +185,20 @@ func (t *attempt) update(ctx context.Context, want, live *unstructured.Unstructu
 	now, err := t.write(ctx, want, live)
 	if fixed(err) && (ours || t.opts.Existing == Replace) && replaceable(want, live) {
 		t.notes = append(t.notes, "it was there and could not be changed; replaced")
-		return updated, t.replace(ctx, want, live)
+		return replaced, t.replace(ctx, want, live)
 	}
 	if err != nil {
 		return 0, err
 	}
-	if now.GetResourceVersion() == live.GetResourceVersion() {
-		t.notes = nil // what differs is what the target makes of it each time
-		return unchanged, t.restoreStatus(ctx, now)
+	same := now.GetResourceVersion() == live.GetResourceVersion()
+	if t.dry != nil {
+		same = t.dry.stays(now)
 	}
-	return updated, t.restoreStatus(ctx, now)
+	if same {
+		t.notes = nil // what differs is what the target makes of it each time
+		return t.restoreStatus(ctx, now, unchanged)
+	}
+	return t.restoreStatus(ctx, now, updated)
 }
 
 // typedPatch is in the message for an object that has fields which the kind's schema does not, or cannot
@@ -196,9 +211,12 @@ func (t *attempt) write(ctx context.Context, want, live *unstructured.Unstructur
 	if settled, err := t.adopt(ctx, want, live); err != nil || settled {
 		return live, err
 	}
-	out, err := t.api.Apply(ctx, want.GetName(), want, metav1.ApplyOptions{FieldManager: kube.FieldManager, Force: true})
+	out, err := t.api.Apply(ctx, want.GetName(), want, metav1.ApplyOptions{FieldManager: kube.FieldManager, Force: true, DryRun: t.dry.option()})
 	if apierrors.IsInvalid(err) {
-		return out, t.holder(ctx, want, err)
+		out, err = nil, t.holder(ctx, want, err)
+	}
+	if t.dry.several() && (err == nil || out == nil) {
+		return t.together(ctx, want, out)
 	}
 	if err == nil || !strings.Contains(err.Error(), typedPatch) {
 		return out, err
@@ -206,11 +224,20 @@ func (t *attempt) write(ctx context.Context, want, live *unstructured.Unstructur
 	refused := err
 	want = want.DeepCopy()
 	want.SetResourceVersion(live.GetResourceVersion()) // stale, and tried again, where adopt has just written
-	out, err = t.api.Update(ctx, want, metav1.UpdateOptions{FieldManager: kube.FieldManager, FieldValidation: metav1.FieldValidationStrict})
+	out, err = t.api.Update(ctx, want, metav1.UpdateOptions{FieldManager: kube.FieldManager, FieldValidation: metav1.FieldValidationStrict, DryRun: t.dry.option()})
 	if apierrors.IsBadRequest(err) { // it has fields that the target does not know
 		return nil, &unrepeatable{refused}
 	}
 	return out, err
+}
+
+// together tries, in a dry run, what several writes come to; last is what the last of them alone would make.
+func (t *attempt) together(ctx context.Context, want, last *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	all, err := t.dry.together(want, last)
+	if err != nil {
+		return nil, err
+	}
+	return t.api.Update(ctx, all, metav1.UpdateOptions{FieldManager: kube.FieldManager, DryRun: t.dry.option()})
 }
 
 // adopt makes what Lifeboat set by a POST count as applied by it: what a later apply leaves out would stay
@@ -223,9 +250,10 @@ func (t *attempt) adopt(ctx context.Context, want, live *unstructured.Unstructur
 	if t.settled(ctx, want, live) {
 		return true, nil
 	}
-	if _, err = t.api.Patch(ctx, live.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager}); err != nil {
+	if _, err = t.api.Patch(ctx, live.GetName(), types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager, DryRun: t.dry.option()}); err != nil {
 		return false, fmt.Errorf("taking over its fields: %w", err)
 	}
+	t.dry.adopts()
 	return false, nil
 }
 
@@ -235,20 +263,30 @@ func (t *attempt) unfence(ctx context.Context, want *unstructured.Unstructured, 
 	if err != nil {
 		return 0, fmt.Errorf("undoing the fence: %w", err)
 	}
-	live, err := t.api.Patch(ctx, want.GetName(), types.MergePatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager})
+	live, err := t.api.Patch(ctx, want.GetName(), types.MergePatchType, patch, metav1.PatchOptions{FieldManager: kube.FieldManager, DryRun: t.dry.option()})
 	if err != nil {
 		return 0, fmt.Errorf("undoing the fence: %w", err)
 	}
-	if len(compare(want, live)) == 0 {
-		return updated, t.restoreStatus(ctx, live)
+	if err := t.dry.unfences(live, patch); err != nil {
+		return 0, err
 	}
-	return t.update(ctx, want, live, true)
+	if len(compare(want, live)) == 0 {
+		return t.restoreStatus(ctx, live, updated)
+	}
+	res, err := t.update(ctx, want, live, true)
+	return max(res, updated), err
 }
 
 // replace deletes an object and makes it anew, once it is gone.
 func (t *attempt) replace(ctx context.Context, want, live *unstructured.Unstructured) error {
-	if err := t.rehearse(ctx, want); err != nil {
+	made, err := t.rehearse(ctx, want)
+	if err != nil {
 		return fmt.Errorf("it would have to be made anew, which the target refuses: %w", err)
+	}
+	if t.dry != nil {
+		t.dry.replaces(made)
+		t.met(notMadeYet)
+		return nil
 	}
 	uid, policy := live.GetUID(), metav1.DeletePropagationBackground
 	switch {
@@ -257,7 +295,7 @@ func (t *attempt) replace(ctx context.Context, want, live *unstructured.Unstruct
 	case len(podParts(live)) > 0:
 		policy = metav1.DeletePropagationForeground // two generations of pods would meet
 	}
-	err := t.api.Delete(ctx, live.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &policy})
+	err = t.api.Delete(ctx, live.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &policy})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting it to make it anew: %w", err)
 	}
@@ -281,14 +319,19 @@ func fixed(err error) bool {
 }
 
 // rehearse makes an object under another name, without effect, before the one that is there is deleted.
-func (t *attempt) rehearse(ctx context.Context, want *unstructured.Unstructured) error {
+// What would be made is nil where the target cannot say now.
+func (t *attempt) rehearse(ctx context.Context, want *unstructured.Unstructured) (made *unstructured.Unstructured, err error) {
 	other := want.DeepCopy()
 	other.SetName("lifeboat-rehearsal")
-	_, err := t.api.Create(ctx, other, metav1.CreateOptions{FieldManager: kube.FieldManager, DryRun: []string{metav1.DryRunAll}})
-	if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) {
-		return err
+	made, err = t.api.Create(ctx, other, metav1.CreateOptions{FieldManager: kube.FieldManager, DryRun: []string{metav1.DryRunAll}})
+	if !undryable(err) && (apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)) {
+		return nil, err
 	}
-	return nil // anything else may pass
+	if err != nil {
+		return nil, nil //nolint:nilerr // anything else may pass
+	}
+	made.SetName(want.GetName())
+	return made, nil
 }
 
 // replaceable: deleting some kinds would delete data, or everything in them. A StatefulSet leaves its pods
@@ -303,12 +346,13 @@ func replaceable(want, live *unstructured.Unstructured) bool {
 	return true
 }
 
-// restoreStatus puts a status back where nothing has written one yet.
-func (t *attempt) restoreStatus(ctx context.Context, live *unstructured.Unstructured) error {
+// restoreStatus puts a status back where nothing has written one yet. What became of the object before is
+// what became of it, unless that was nothing.
+func (t *attempt) restoreStatus(ctx context.Context, live *unstructured.Unstructured, before result) (result, error) {
 	if !t.lacksStatus(live) {
-		return nil
+		return before, nil
 	}
-	return t.writeStatus(ctx, live)
+	return max(before, updated), t.writeStatus(ctx, live)
 }
 
 func (t *attempt) lacksStatus(live *unstructured.Unstructured) bool {
@@ -321,9 +365,14 @@ func (t *attempt) writeStatus(ctx context.Context, live metav1.Object) error {
 	if len(t.form.status) == 0 || !t.version.status {
 		return nil
 	}
+	status := mapGeneration(t.form.status, t.form.generation, live.GetGeneration())
+	if t.dry != nil {
+		t.dry.reports(status)
+		return nil
+	}
 	raw, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"resourceVersion": live.GetResourceVersion()},
-		"status":   mapGeneration(t.form.status, t.form.generation, live.GetGeneration()),
+		"status":   status,
 	})
 	if err != nil {
 		return fmt.Errorf("encoding its status: %w", err)

@@ -41,6 +41,8 @@ type Options struct {
 	// its namespaces were mapped.
 	Copy  string
 	Moved *Elsewhere
+	// Paused: what acts by itself stays paused, for no cutover comes.
+	Paused bool
 	// Edits are the user's own changes; they come last.
 	Edits  edit.Transforms
 	Status dr.StatusPolicy // empty: restore

@@ -24,7 +24,7 @@ func passing(err error) bool {
 	case errors.As(err, &waits), errors.Is(err, context.DeadlineExceeded),
 		apierrors.IsTooManyRequests(err), apierrors.IsServiceUnavailable(err), apierrors.IsServerTimeout(err),
 		apierrors.IsTimeout(err), apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.IsAlreadyExists(err),
-		utilnet.IsConnectionReset(err), utilnet.IsConnectionRefused(err), utilnet.IsHTTP2ConnectionLost(err), utilnet.IsProbableEOF(err):
+		unreachable(err):
 		return true
 	}
 	for _, part := range []string{"failed calling webhook", "conversion webhook for", "error looking up service account", "being terminated",
@@ -34,6 +34,11 @@ func passing(err error) bool {
 		}
 	}
 	return false
+}
+
+// unreachable says whether nobody answered at all.
+func unreachable(err error) bool {
+	return utilnet.IsConnectionReset(err) || utilnet.IsConnectionRefused(err) || utilnet.IsHTTP2ConnectionLost(err) || utilnet.IsProbableEOF(err)
 }
 
 // notReady is something else that an object waits for.

@@ -28,8 +28,11 @@ func acts(kind gk) bool { return kind == argoApplication || switches()[kind] != 
 
 // paused says whether an object is not to act yet; one that a fence keeps from it stays fenced.
 func (t *attempt) paused() bool {
-	return t.opts.Stage == dr.StageWorkloads && acts(t.item.key.GroupKind)
+	return t.opts.pauses() && acts(t.item.key.GroupKind)
 }
+
+// pauses says whether what acts by itself is paused.
+func (o Options) pauses() bool { return o.Paused || o.Stage == dr.StageWorkloads }
 
 // unpaused says of what acts by itself that it does, where that goes without saying: else one that was paused
 // would stay so.

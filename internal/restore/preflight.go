@@ -31,14 +31,18 @@ func (s *Set) Preflight(ctx context.Context, c *kube.Client, opts Options) ([]st
 		return nil, err
 	}
 	t.willServe(p)
-	var out []string
+	obstacles, err := t.obstacles(ctx, c, p)
+	return append(t.waits(p), obstacles...), err
+}
+
+// waits are what a restore waits for before it changes anything, or goes on without.
+func (t *target) waits(p *Prepared) []string {
+	out := t.silent(p)
 	for name, ns := range t.terminating {
 		out = append(out, fmt.Sprintf("namespace %s is being deleted at site %s%s", name, t.site, kube.NamespaceBlockers(ns)))
 	}
-	out = append(out, t.silent(p)...)
 	slices.Sort(out)
-	obstacles, err := t.obstacles(ctx, c, p)
-	return append(out, obstacles...), err
+	return out
 }
 
 // obstacles are what no waiting helps against.

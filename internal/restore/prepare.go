@@ -23,6 +23,7 @@ type Prepared struct {
 	Skipped []string // object: reason
 
 	refused []string // what makes the whole impossible
+	left    []Change // what Skipped says, object by object
 	set     *Set
 	opts    Options
 	all     []item  // one for each object of the set, at the same index
@@ -114,7 +115,10 @@ func (s *Set) Prepare(ctx context.Context, opts Options) (*Prepared, error) {
 		return nil, fmt.Errorf("preparing the restore: %w", err)
 	}
 	for _, part := range parts {
-		p.Changes, p.Skipped = append(p.Changes, part.changes...), append(p.Skipped, part.skipped...)
+		p.Changes, p.left = append(p.Changes, part.changes...), append(p.left, part.skipped...)
+	}
+	for _, l := range p.left {
+		p.Skipped = append(p.Skipped, l.Object+": "+l.What)
 	}
 	for i := range p.all {
 		if !p.all[i].skipped {
@@ -129,7 +133,7 @@ func (s *Set) Prepare(ctx context.Context, opts Options) (*Prepared, error) {
 // remarks are what is said of some objects.
 type remarks struct {
 	changes []Change
-	skipped []string
+	skipped []Change // with the reason
 }
 
 func (p *Prepared) prepare(ctx context.Context, i int, r *remarks) error {
@@ -144,7 +148,7 @@ func (p *Prepared) prepare(ctx context.Context, i int, r *remarks) error {
 		if it.skipped = true; !it.asked {
 			return nil
 		}
-		r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", it.key, reason))
+		r.skipped = append(r.skipped, Change{it.key.String(), reason})
 		return nil
 	}
 	it.stage, it.custom = stageOf(it.key.GroupKind), p.set.definitions[it.key.GroupKind] != nil
@@ -157,7 +161,7 @@ func (p *Prepared) prepare(ctx context.Context, i int, r *remarks) error {
 	it.fault = f.fault
 	if f.left != "" {
 		it.skipped = true
-		r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", it.key, f.left))
+		r.skipped = append(r.skipped, Change{it.key.String(), f.left})
 		return nil
 	}
 	it.version, it.facts = shared(f.obj.GroupVersionKind().Version), factsOf(it.key, f.obj)

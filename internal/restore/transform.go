@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
@@ -55,7 +54,7 @@ func (t *transform) all() {
 	}
 	t.placeKinds()
 	unpaused(t.item.key.GroupKind, t.obj)
-	if t.opts.Stage == dr.StageWorkloads && pause(t.item.key.GroupKind, t.obj) {
+	if t.opts.pauses() && pause(t.item.key.GroupKind, t.obj) {
 		t.note("it is paused until the cutover")
 	}
 	t.authority()

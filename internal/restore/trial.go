@@ -76,10 +76,18 @@ func (t *target) try(ctx context.Context, c *kube.Client, it *item, obj *unstruc
 		return nil, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case undryable(err):
+		return nil, nil
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), strings.Contains(err.Error(), typedPatch):
 		return err, nil
 	}
 	return nil, nil //nolint:nilerr // it may pass: the restore itself will tell
+}
+
+// undryable says whether the target only could not be asked: a webhook that would do more than answer is not
+// called for something without effect.
+func undryable(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "does not support dry run")
 }
 
 // lastingly leaves, of what differs, what would be changed if the object were restored again. The rest is

@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 	},
 	// The commands name no driver: that is wire's part.
 	"cmd/*": {
-		"internal/wire", "internal/config", "internal/operator", "internal/web", "internal/report", "internal/diff", "internal/dr", "internal/plan",
+		"internal/wire", "internal/config", "internal/operator", "internal/web", "internal/report", "internal/diff", "internal/dr", "internal/plan", "internal/restore",
 		"internal/check", "internal/run", "internal/observe", "internal/kube", "internal/driver", "internal/vault", "internal/vault/mover",
 	},
 	"internal/rules": {},

@@ -20,6 +20,11 @@ import (
 // populate makes the application at east, with what controllers would add.
 func populate(t *testing.T, east, west *kube.Client, ns string) {
 	t.Helper()
+	populateWith(t, east, west, ns, application)
+}
+
+func populateWith(t *testing.T, east, west *kube.Client, ns, docs string) {
+	t.Helper()
 	for c, doc := range map[*kube.Client]string{east: classEast, west: classWest} {
 		obj := &unstructured.Unstructured{}
 		if strings.Contains(doc, "premium") {
@@ -34,7 +39,7 @@ func populate(t *testing.T, east, west *kube.Client, ns string) {
 			t.Fatal(err)
 		}
 	}
-	create(t, east, ns, application)
+	create(t, east, ns, docs)
 	discount := get(t, east, ns, ns+".example.com/v1/Discount/spring")
 	create(t, east, ns, fmt.Sprintf(`{apiVersion: v1, kind: Secret, metadata: {name: owned, namespace: @NS@,
 		ownerReferences: [{apiVersion: @NS@.example.com/v1, kind: Discount, name: spring, uid: %s}]}, stringData: {a: b}}`, discount.GetUID()))
