@@ -158,8 +158,8 @@ func newPointsDiff(g *global) *cobra.Command {
 		Use:   "diff APPLICATION POINT [POINT]",
 		Short: "Compare two recovery points, or one with what is at a site now",
 		Long: `Diff says which objects were added (+), removed (-) or changed (~), and of the latter which fields. Values of
-Secrets are never shown. What a cluster writes by itself (uid, resourceVersion, timestamps) does not count, and
-neither does status unless --status is given.
+Secrets are never shown. What a cluster writes by itself (uid, resourceVersion, timestamps) does not count, nor
+what Lifeboat notes on what it restored, nor status unless --status is given.
 
 ` + pointArgument,
 		Example: `  lifeboat points diff shop "1h ago" latest

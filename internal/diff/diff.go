@@ -38,6 +38,8 @@ type Object struct {
 type Options struct {
 	// Status compares statuses too; by default they are left out.
 	Status bool
+	// Without names annotations and labels that do not count.
+	Without []string
 }
 
 // Fields compares two states of one object, in order of path. What a cluster writes by itself (uid,
@@ -48,7 +50,7 @@ func Fields(before, after map[string]any, opts Options) []Field {
 		switch {
 		case k == "status" && !opts.Status:
 		case k == "metadata":
-			d.value(k, written(before[k]), written(after[k]))
+			d.value(k, written(before[k], opts.Without), written(after[k], opts.Without))
 		default:
 			d.value(k, before[k], after[k])
 		}
@@ -57,7 +59,7 @@ func Fields(before, after map[string]any, opts Options) []Field {
 }
 
 // written are the metadata that somebody wrote.
-func written(v any) any {
+func written(v any, without []string) any {
 	m, ok := v.(map[string]any)
 	if !ok {
 		return v
@@ -69,7 +71,9 @@ func written(v any) any {
 		case "ownerReferences":
 			out[k] = withoutUIDs(v)
 		case "annotations":
-			out[k] = withoutOwn(v)
+			out[k] = withoutOwn(v, without)
+		case "labels":
+			out[k] = leaving(v, without)
 		default:
 			out[k] = v
 		}
@@ -98,16 +102,19 @@ func withoutUIDs(v any) any {
 
 // withoutOwn leaves out what Kubernetes counts in annotations, and what kubectl keeps: the whole object once
 // more, its secrets too.
-func withoutOwn(v any) any {
+func withoutOwn(v any, without []string) any {
+	return leaving(v, append([]string{"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation"}, without...))
+}
+
+// leaving leaves keys out.
+func leaving(v any, without []string) any {
 	m, ok := v.(map[string]any)
 	if !ok {
 		return v
 	}
 	out := make(map[string]any, len(m))
 	for k, v := range m {
-		switch k {
-		case "kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation":
-		default:
+		if !slices.Contains(without, k) {
 			out[k] = v
 		}
 	}

@@ -68,6 +68,14 @@ func TestStatusOnRequest(t *testing.T) {
 	}
 }
 
+func TestFieldsThatDoNotCount(t *testing.T) {
+	t.Parallel()
+	got := Fields(object(t, `{"metadata":{"labels":{"ours":"a","theirs":"a"}}}`), object(t, `{"metadata":{"annotations":{"ours":"b"},"labels":{"theirs":"b"}}}`), Options{Without: []string{"ours"}})
+	if len(got) != 1 || got[0].Path != "metadata.labels.theirs" {
+		t.Errorf("got %v", got)
+	}
+}
+
 // What is different one way is different the other way, with the signs turned round.
 func TestFieldsAreSymmetric(t *testing.T) {
 	t.Parallel()

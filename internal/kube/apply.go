@@ -34,6 +34,8 @@ const (
 	// AnnotationReclaim holds, on a volume that is kept until its restore is verified, what else becomes of it
 	// when its claim goes.
 	AnnotationReclaim = "lifeboat.dev/reclaim"
+	// AnnotationCopy is on what belongs to a copy beside the original, and says to which.
+	AnnotationCopy = "lifeboat.dev/copy"
 	// AnnotationExplicit is in captured Services alone: which of the fields that a server may fill in were
 	// asked for, as "nodePort/80/TCP,clusterIP".
 	AnnotationExplicit = "lifeboat.dev/explicit"
@@ -44,6 +46,11 @@ const (
 	// AnnotationPrefix is common to all of them.
 	AnnotationPrefix = "lifeboat.dev/"
 )
+
+// Marks are the labels and annotations that say where an object comes from and nothing of what it is.
+func Marks() []string {
+	return []string{LabelApplication, AnnotationPoint, AnnotationCopy, AnnotationRestoring, AnnotationReclaim}
+}
 
 // Resource returns the endpoint for objects of a kind; namespace is ignored for cluster-scoped kinds. A
 // kind that the mapper does not know makes it ask the server once more.

@@ -61,8 +61,10 @@ func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress 
 			return a.output(), fmt.Errorf("restoring application %s to site %s (%d of %d objects done): %w", opts.Application, opts.To.Name, a.done, a.total, err)
 		}
 	}
-	if err := (volumes{a}).hold(ctx); err != nil {
-		return a.output(), err
+	if opts.Stage != dr.StageCutover { // which comes after the verification
+		if err := (volumes{a}).hold(ctx); err != nil {
+			return a.output(), err
+		}
 	}
 	out := a.output()
 	if n := len(out.Problems); n > 0 {

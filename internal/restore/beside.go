@@ -12,9 +12,6 @@ import (
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
-// copyAnnotation is on what belongs to a copy beside the original, and says to which.
-const copyAnnotation = kube.AnnotationPrefix + "copy"
-
 // original says why a copy leaves an object alone that is there and not its own, or nothing.
 func (a *applier) original(it *item) string {
 	if a.opts.Copy == "" || it.key.Namespace != "" || it.key.GroupKind == namespaceKind {

@@ -81,5 +81,5 @@ func (a *applier) finished(ctx context.Context, it *item, live *unstructured.Uns
 // where it could be the original's.
 func (a *applier) ours(live *unstructured.Unstructured) bool {
 	return str(live.Object, "metadata", "annotations", kube.LabelApplication) == a.opts.Application &&
-		(live.GetNamespace() != "" || str(live.Object, "metadata", "annotations", copyAnnotation) == a.opts.Copy)
+		(live.GetNamespace() != "" || str(live.Object, "metadata", "annotations", kube.AnnotationCopy) == a.opts.Copy)
 }

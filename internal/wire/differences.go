@@ -169,6 +169,7 @@ func (d *Differences) add(path string, before, after []byte, only *edit.Matcher,
 	case now == nil:
 		o.Op = diff.Removed
 	default:
+		opts.Without = kube.Marks()
 		if o.Fields = diff.Fields(old, now, opts); len(o.Fields) == 0 {
 			return nil
 		}

@@ -169,6 +169,22 @@ func TestVolumesOutliveAnUnverifiedRestore(t *testing.T) {
 	if a := get(t, north, "", "v1/PersistentVolume/reclaim-data").GetAnnotations()[kube.AnnotationReclaim]; a != "" {
 		t.Errorf("the mark is left: %q", a)
 	}
+	v.opts.Stage = dr.StageCutover
+	v.apply()
+	if policy("reclaim-data") != "Delete" {
+		t.Error("the cutover, which comes after the verification, holds the volume again")
+	}
+	v.opts.Stage = ""
+	said := map[string][]string{}
+	if _, err := v.set.DryRun(deadline(t), north, v.opts, nil, func(f restore.Foreseen) error {
+		said[f.Object] = f.Notes
+		return nil
+	}); err != nil || policy("reclaim-data") != "Delete" {
+		t.Errorf("dry run: %v", err)
+	}
+	if notes := said["PersistentVolumeClaim "+ns+"/data"]; len(notes) == 0 || !strings.Contains(notes[len(notes)-1], "reclaim-data becomes Retain until the restore is verified") {
+		t.Errorf("the dry run says of the claim %q", notes)
+	}
 	// A restore that turns out wrong leaves them retained.
 	v.opts.Stage = dr.StageWorkloads
 	v.apply()
