@@ -16,7 +16,8 @@ type hooks struct{ *Operation }
 func (o hooks) runner(ctx context.Context, sc run.StepContext, p dr.RunHook) (hook.Runner, dr.Hook, error) {
 	i := slices.IndexFunc(o.app.Restore.Hooks, func(h dr.Hook) bool { return h.Name == p.Hook })
 	if i < 0 {
-		return hook.Runner{}, dr.Hook{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Declare it in the fleet file.", "application %s has no hook %s", o.app.Name, p.Hook)
+		return hook.Runner{}, dr.Hook{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Declare it in the fleet file again, with onFailure: warn if the run is to go on whatever becomes of it.",
+			"application %s has no hook %s", o.app.Name, p.Hook)
 	}
 	client, err := o.connect(ctx, p.Site)
 	if err != nil {

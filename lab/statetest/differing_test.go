@@ -58,6 +58,9 @@ func TestFieldsThatCannotBeChanged(t *testing.T) {
 		}
 	}
 	v.opts.Existing = restore.Replace
+	if sum, err := v.set.DryRun(deadline(t), north, v.opts, nil, func(restore.Foreseen) error { return nil }); err != nil || sum.Counts[restore.Replaced] != len(anew) || sum.Counts[restore.Refused] > 0 {
+		t.Errorf("dry run: %v, %v", err, sum.Counts)
+	}
 	out = v.apply()
 	for _, what := range anew {
 		if uid(what) == before[what] {

@@ -91,6 +91,10 @@ func TestManyObjects(t *testing.T) {
 	if err != nil || !slices.Equal(found.Problems, []string{"ConfigMap many/c400: data.i differs", "ConfigMap many/c500: missing"}) || found.Unchanged != 699 {
 		t.Errorf("%+v, %v", found, err)
 	}
+	sum, err := set.DryRun(t.Context(), west, opts, nil, func(restore.Foreseen) error { return nil })
+	if err != nil || sum.Counts[restore.Created] != 1 || sum.Counts[restore.Changed] != 1 || sum.Counts[restore.Unchanged] != 699 {
+		t.Errorf("%+v, %v", sum, err)
+	}
 	out, err = set.Apply(t.Context(), west, opts, nil)
 	if err != nil || out.Created != 1 || out.Updated != 1 || out.Unchanged != 699 {
 		t.Errorf("%+v, %v", out, err)
