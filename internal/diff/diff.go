@@ -162,7 +162,7 @@ func (d *differ) value(path string, before, after any) {
 
 // list compares by name where the elements of both have names, else one by one.
 func (d *differ) list(path string, before, after []any) {
-	by := identity(before, after)
+	by := Identity(before, after)
 	if by == nil {
 		for i := range max(len(before), len(after)) {
 			d.value(fmt.Sprintf("%s[%d]", path, i), at(before, i), at(after, i))
@@ -190,23 +190,26 @@ func at(list []any, i int) any {
 	return list[i]
 }
 
-// identity finds the field that names the elements of both lists, or nil where they are not named apart.
-func identity(lists ...[]any) func(any) string {
-	for _, fields := range [][]string{{"name"}, {"uid"}, {"port", "protocol"}, {"containerPort", "protocol"}, {"mountPath"}, {"type"}, {"host"}, {"ip"}, {"key", "operator", "effect"}} {
+// Identity finds the fields that name the elements of all the lists, as server-side apply does: nil where
+// there are none, or they are not maps that are named apart.
+func Identity(lists ...[]any) func(element any) string {
+	for _, fields := range [][]string{{"name"}, {"uid"}, {"port", "protocol"}, {"containerPort", "protocol"}, {"mountPath"}, {"devicePath"}, {"key", "operator", "effect"}, {"type"}, {"host"}, {"ip"}} {
 		by := func(e any) string {
 			m, ok := e.(map[string]any)
 			if !ok || m[fields[0]] == nil {
 				return ""
 			}
-			var parts []string
+			parts := make([]string, 0, len(fields))
 			for _, f := range fields {
-				if m[f] != nil {
-					parts = append(parts, fmt.Sprint(m[f]))
+				if v := m[f]; v != nil {
+					parts = append(parts, fmt.Sprint(v))
+				} else if f == "protocol" {
+					parts = append(parts, "TCP")
 				}
 			}
 			return strings.Join(parts, "/")
 		}
-		if slices.IndexFunc(lists, func(l []any) bool { return !apart(l, by) }) < 0 {
+		if !slices.ContainsFunc(lists, func(l []any) bool { return !apart(l, by) }) {
 			return by
 		}
 	}

@@ -32,7 +32,7 @@ func TestFields(t *testing.T) {
 		{"another type", `{"spec":{"a":{"b":1}}}`, `{"spec":{"a":[1]}}`, "~ spec.a: {\"b\":1} → [1]\n"},
 		{"containers by name, whatever their order", `{"spec":{"containers":[{"name":"a","image":"a:1"},{"name":"b","image":"b:1"}]}}`,
 			`{"spec":{"containers":[{"name":"b","image":"b:2"},{"name":"a","image":"a:1"}]}}`, "~ spec.containers[b].image: b:1 → b:2\n"},
-		{"ports by number", `{"spec":{"ports":[{"port":80},{"port":81}]}}`, `{"spec":{"ports":[{"port":81}]}}`, "- spec.ports[80]: {\"port\":80}\n"},
+		{"ports by number", `{"spec":{"ports":[{"port":80},{"port":81}]}}`, `{"spec":{"ports":[{"port":81}]}}`, "- spec.ports[80/TCP]: {\"port\":80}\n"},
 		{"lists without names", `{"spec":{"args":["a","b"]}}`, `{"spec":{"args":["a","c","d"]}}`, "~ spec.args[1]: b → c\n+ spec.args[2]: d\n"},
 		{"what the cluster writes", `{"metadata":{"uid":"1","resourceVersion":"7","generation":1,"ownerReferences":[{"name":"a","uid":"1"}]}}`,
 			`{"metadata":{"uid":"2","generation":2,"ownerReferences":[{"name":"a","uid":"2"}]}}`, ""},

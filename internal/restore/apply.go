@@ -19,22 +19,11 @@ import (
 // incomplete) sums the problems up. Apply is idempotent: started again it finds what is done. progress
 // may be nil; it is never called twice at once.
 func (s *Set) Apply(ctx context.Context, c *kube.Client, opts Options, progress func(Progress)) (dr.RestoreOutput, error) {
-	opts, err := opts.ready(ctx, c)
+	a, err := s.applier(ctx, c, opts, progress)
 	if err != nil {
 		return dr.RestoreOutput{}, err
 	}
-	p, err := s.Prepare(ctx, opts)
-	if err != nil {
-		return dr.RestoreOutput{}, err
-	}
-	t, err := inspect(ctx, c, s.Meta.Namespaces)
-	if err != nil {
-		return dr.RestoreOutput{}, err
-	}
-	a, err := newApplier(c, t, p, progress)
-	if err != nil {
-		return dr.RestoreOutput{}, err
-	}
+	t, p, opts := a.target, a.prepared, a.opts
 	if err := t.awaitGone(ctx, c, opts, a.say); err != nil {
 		return dr.RestoreOutput{}, err
 	}
@@ -90,9 +79,22 @@ type applier struct {
 	uids   map[key]types.UID // of what was applied or looked up, at the target
 }
 
-func newApplier(c *kube.Client, t *target, p *Prepared, progress func(Progress)) (*applier, error) {
-	s, err := newSite(c, t, p)
-	return &applier{site: s, progress: progress, uids: map[key]types.UID{}}, err
+// applier prepares the set, and finds out about the site, before anything is decided.
+func (s *Set) applier(ctx context.Context, c *kube.Client, opts Options, progress func(Progress)) (*applier, error) {
+	opts, err := opts.ready(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.Prepare(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	t, err := inspect(ctx, c, s.Meta.Namespaces)
+	if err != nil {
+		return nil, err
+	}
+	at, err := newSite(c, t, p)
+	return &applier{site: at, progress: progress, uids: map[key]types.UID{}}, err
 }
 
 // result is what became of one object.

@@ -66,7 +66,7 @@ func (d *differ) value(path string, want, live any) {
 
 // list compares by name where the elements have names, else one by one.
 func (d *differ) list(path string, want, live []any) {
-	if by := identity(want, live); by != nil {
+	if by := diff.Identity(want, live); by != nil && len(want) > 0 {
 		for _, w := range want {
 			id := by(w)
 			i := slices.IndexFunc(live, func(l any) bool { return by(l) == id })
@@ -110,47 +110,6 @@ func show(v any) string {
 		return s[:77] + "..."
 	}
 	return s
-}
-
-// identity finds the fields that name the elements of both lists, as server-side apply does: nil where
-// they are not unique maps.
-func identity(want, live []any) func(any) string {
-	if len(want) == 0 {
-		return nil
-	}
-	for _, fields := range [][]string{{"name"}, {"uid"}, {"port", "protocol"}, {"containerPort", "protocol"}, {"mountPath"}, {"devicePath"}, {"key", "operator", "effect"}, {"type"}, {"ip"}} {
-		by := func(e any) string {
-			m, ok := e.(map[string]any)
-			if !ok || m[fields[0]] == nil {
-				return ""
-			}
-			parts := make([]string, 0, len(fields))
-			for _, f := range fields {
-				if v := m[f]; v != nil {
-					parts = append(parts, fmt.Sprint(v))
-				} else if f == "protocol" {
-					parts = append(parts, "TCP")
-				}
-			}
-			return strings.Join(parts, "/")
-		}
-		if distinct(want, by) && distinct(live, by) {
-			return by
-		}
-	}
-	return nil
-}
-
-func distinct(list []any, by func(any) string) bool {
-	seen := map[string]bool{}
-	for _, e := range list {
-		id := by(e)
-		if id == "" || seen[id] {
-			return false
-		}
-		seen[id] = true
-	}
-	return true
 }
 
 func same(a, b any) bool {

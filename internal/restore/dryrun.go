@@ -103,22 +103,11 @@ type dryRun struct {
 }
 
 func (s *Set) newDryRun(ctx context.Context, c *kube.Client, opts Options, progress func(Progress), tell func(Foreseen) error) (*dryRun, error) {
-	opts, err := opts.ready(ctx, c)
+	a, err := s.applier(ctx, c, opts, progress)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.Prepare(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	t, err := inspect(ctx, c, s.Meta.Namespaces)
-	if err != nil {
-		return nil, err
-	}
-	a, err := newApplier(c, t, p, progress)
-	if err != nil {
-		return nil, err
-	}
+	t, p := a.target, a.prepared
 	t.willServe(p)
 	d := &dryRun{applier: a, tell: tell, mapped: map[string][]string{}, sum: Forecast{Counts: map[Outcome]int{}, NotChosen: p.notChosen(), Waits: t.waits(p)}}
 	for name := range t.terminating { // a restore waits until it is gone, with all that is in it

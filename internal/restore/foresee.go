@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
+	"lifeboat.dev/lifeboat/internal/diff"
 	"lifeboat.dev/lifeboat/internal/kube"
 )
 
@@ -242,8 +243,8 @@ func lay(want, over map[string]any) {
 }
 
 func layList(want, over []any) []any {
-	by := identity(want, over)
-	if by == nil {
+	by := diff.Identity(want, over)
+	if by == nil || len(want) == 0 {
 		return want
 	}
 	for _, w := range want {
@@ -252,7 +253,7 @@ func layList(want, over []any) []any {
 			over = append(over, w)
 			continue
 		}
-		lay(w.(map[string]any), over[i].(map[string]any)) //nolint:forcetypeassert // identity is of maps
+		lay(w.(map[string]any), over[i].(map[string]any)) //nolint:forcetypeassert // Identity is of maps
 	}
 	return over
 }

@@ -18,18 +18,11 @@ import (
 // Preflight says, without changing anything, what stands in the way of restoring the set: one sentence
 // each, empty when nothing does. It looks at both stages whatever opts.Stage says.
 func (s *Set) Preflight(ctx context.Context, c *kube.Client, opts Options) ([]string, error) {
-	opts, err := opts.ready(ctx, c)
+	a, err := s.applier(ctx, c, opts, nil)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.Prepare(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	t, err := inspect(ctx, c, s.Meta.Namespaces)
-	if err != nil {
-		return nil, err
-	}
+	t, p := a.target, a.prepared
 	t.willServe(p)
 	obstacles, err := t.obstacles(ctx, c, p)
 	return append(t.waits(p), obstacles...), err

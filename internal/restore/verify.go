@@ -56,24 +56,12 @@ type verifier struct {
 }
 
 func (s *Set) newVerifier(ctx context.Context, c *kube.Client, opts Options) (*verifier, error) {
-	opts, err := opts.ready(ctx, c)
+	a, err := s.applier(ctx, c, opts, nil)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.Prepare(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	t, err := inspect(ctx, c, s.Meta.Namespaces)
-	if err != nil {
-		return nil, err
-	}
-	a, err := newApplier(c, t, p, nil)
-	if err != nil {
-		return nil, err
-	}
-	v := &verifier{applier: a, used: usedClaims(p)}
-	for _, it := range p.items {
+	v := &verifier{applier: a, used: usedClaims(a.prepared)}
+	for _, it := range a.prepared.items {
 		if opts.Stage == "" || it.stage == opts.Stage {
 			v.items = append(v.items, it)
 		}
