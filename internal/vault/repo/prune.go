@@ -331,26 +331,35 @@ func (p *pruner) removePacks(ctx context.Context) error {
 	if err := p.lock.verify(ctx); err != nil {
 		return err
 	}
-	var mu sync.Mutex
 	done := 0
-	group, gctx := errgroup.WithContext(ctx)
+	return p.repo.deleteAll(ctx, "pack", len(doomed), func(i int) string { return doomed[i].Name }, func(i int, retained bool) {
+		if retained {
+			p.report.Retained++
+			p.report.RetainedBytes += doomed[i].Size
+		} else {
+			p.removed(doomed[i].Size)
+		}
+		done++
+		p.say("removing packs", done, len(doomed))
+	})
+}
+
+// deleteAll deletes n objects, several at once, and tells of each, one at a time, whether the store keeps it
+// until it may go.
+func (r *Repo) deleteAll(ctx context.Context, what string, n int, name func(i int) string, told func(i int, retained bool)) error {
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(deleters)
-	for _, d := range doomed {
+	for i := range n {
 		group.Go(func() error {
-			err := p.repo.store.Delete(gctx, d.Name)
+			err := r.store.Delete(ctx, name(i))
+			retained := errors.Is(err, blob.ErrRetained)
+			if err != nil && !retained {
+				return fmt.Errorf("remove %s: %w", what, err)
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case err == nil:
-				p.removed(d.Size)
-			case errors.Is(err, blob.ErrRetained):
-				p.report.Retained++
-				p.report.RetainedBytes += d.Size
-			default:
-				return fmt.Errorf("remove pack: %w", err)
-			}
-			done++
-			p.say("removing packs", done, len(doomed))
+			told(i, retained)
 			return nil
 		})
 	}
@@ -365,23 +374,10 @@ func (m *Maintenance) RemoveSnapshots(ctx context.Context, ids []ID) (retained i
 	if err := m.lock.verify(ctx); err != nil {
 		return 0, fmt.Errorf("remove snapshots: %w", err)
 	}
-	var mu sync.Mutex
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(deleters)
-	for _, id := range ids {
-		group.Go(func() error {
-			err := m.repo.store.Delete(gctx, snapshotDir+id.String())
-			if errors.Is(err, blob.ErrRetained) {
-				mu.Lock()
-				defer mu.Unlock()
-				retained++
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("remove snapshot: %w", err)
-			}
-			return nil
-		})
-	}
-	return retained, group.Wait()
+	err = m.repo.deleteAll(ctx, "snapshot", len(ids), func(i int) string { return snapshotDir + ids[i].String() }, func(_ int, kept bool) {
+		if kept {
+			retained++
+		}
+	})
+	return retained, err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -233,32 +232,18 @@ func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
 	if err := p.lock.verify(ctx); err != nil {
 		return err
 	}
-	var mu sync.Mutex
-	kept := 0
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(deleters)
-	for _, f := range old {
-		group.Go(func() error {
-			err := p.repo.store.Delete(gctx, indexDir+f.id.String())
-			if err == nil {
-				return nil
-			}
-			if !errors.Is(err, blob.ErrRetained) {
-				return fmt.Errorf("remove index: %w", err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			kept++
-			for _, n := range f.packs {
-				p.use[n].held = true
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
+	err := p.repo.deleteAll(ctx, "index", len(old), func(i int) string { return indexDir + old[i].id.String() }, func(i int, retained bool) {
+		if !retained {
+			return
+		}
+		p.report.Retained++
+		for _, n := range old[i].packs {
+			p.use[n].held = true
+		}
+	})
+	if err != nil {
 		return err
 	}
-	p.report.Retained += kept
 	ids, err := p.repo.listIDs(ctx, indexDir)
 	p.report.Indexes = len(ids)
 	return err
