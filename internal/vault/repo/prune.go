@@ -332,7 +332,7 @@ func (p *pruner) removePacks(ctx context.Context) error {
 		return err
 	}
 	done := 0
-	return p.repo.deleteAll(ctx, "pack", len(doomed), func(i int) string { return doomed[i].Name }, func(i int, retained bool) {
+	return deleteAll(ctx, p.repo.store, "pack", len(doomed), func(i int) string { return doomed[i].Name }, func(i int, retained bool) {
 		if retained {
 			p.report.Retained++
 			p.report.RetainedBytes += doomed[i].Size
@@ -346,13 +346,13 @@ func (p *pruner) removePacks(ctx context.Context) error {
 
 // deleteAll deletes n objects, several at once, and tells of each, one at a time, whether the store keeps it
 // until it may go.
-func (r *Repo) deleteAll(ctx context.Context, what string, n int, name func(i int) string, told func(i int, retained bool)) error {
+func deleteAll(ctx context.Context, store blob.Store, what string, n int, name func(i int) string, told func(i int, retained bool)) error {
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(deleters)
 	for i := range n {
 		group.Go(func() error {
-			err := r.store.Delete(ctx, name(i))
+			err := store.Delete(ctx, name(i))
 			retained := errors.Is(err, blob.ErrRetained)
 			if err != nil && !retained {
 				return fmt.Errorf("remove %s: %w", what, err)
@@ -374,7 +374,7 @@ func (m *Maintenance) RemoveSnapshots(ctx context.Context, ids []ID) (retained i
 	if err := m.lock.verify(ctx); err != nil {
 		return 0, fmt.Errorf("remove snapshots: %w", err)
 	}
-	err = m.repo.deleteAll(ctx, "snapshot", len(ids), func(i int) string { return snapshotDir + ids[i].String() }, func(_ int, kept bool) {
+	err = deleteAll(ctx, m.repo.store, "snapshot", len(ids), func(i int) string { return snapshotDir + ids[i].String() }, func(_ int, kept bool) {
 		if kept {
 			retained++
 		}

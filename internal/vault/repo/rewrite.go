@@ -232,7 +232,7 @@ func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
 	if err := p.lock.verify(ctx); err != nil {
 		return err
 	}
-	err := p.repo.deleteAll(ctx, "index", len(old), func(i int) string { return indexDir + old[i].id.String() }, func(i int, retained bool) {
+	err := deleteAll(ctx, p.repo.store, "index", len(old), func(i int) string { return indexDir + old[i].id.String() }, func(i int, retained bool) {
 		if !retained {
 			return
 		}
