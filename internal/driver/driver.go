@@ -49,7 +49,14 @@ type RestoreRequest struct {
 	Point       string
 	Datastore   dr.Datastore
 	Data        dr.DataPoint
-	Progress    func(Progress)
+	// Target is for datastores whose log is kept. Copies are all that there are of the datastore; the one
+	// that fits the target best is taken.
+	Target RecoveryTarget
+	Copies []dr.DataPoint
+	// Last is the path of a file that comes once everything else is on disk: before that, nobody takes
+	// what is there for whole. Empty: none.
+	Last     string
+	Progress func(Progress)
 }
 
 // Progress is said from time to time by long work; zero totals mean unknown.
@@ -104,6 +111,7 @@ type MoverOrder struct {
 	Parent   string            // protect: an earlier snapshot of this volume, whose unchanged files are not read again
 	Snapshot string            // restore: what to bring back
 	Point    string            // restore: recorded in Path/.lifeboat/restored.json at the end
+	Last     string            // restore: the file below Path that comes last; empty: none
 }
 
 // MoverVerb is what a mover does.

@@ -150,7 +150,7 @@ func (d *Driver) Restore(ctx context.Context, req driver.RestoreRequest) (dr.Dat
 	// The claim is marked once the mover is there, and what it said before comes back when the mover refuses.
 	before := map[string]any{restoringAnnotation: annotation(pvc, restoringAnnotation), restoredAnnotation: annotation(pvc, restoredAnnotation)}
 	report, err := d.move(ctx, pvc, req.Datastore.Name, req.Application, driver.MoverOrder{
-		Verb: driver.MoverRestore, Host: d.client.Site, Snapshot: req.Data.Snapshot, Point: req.Point,
+		Verb: driver.MoverRestore, Host: d.client.Site, Snapshot: req.Data.Snapshot, Point: req.Point, Last: req.Last,
 		Labels: map[string]string{"application": req.Application, "datastore": req.Datastore.Name, "point": req.Point},
 	}, func() error {
 		return d.annotate(ctx, pvc, map[string]any{restoringAnnotation: req.Point, restoredAnnotation: nil})

@@ -88,18 +88,30 @@ func sift(result repo.SaveDirResult) (unread, warnings []string) {
 	return unread, warnings
 }
 
-// load brings a snapshot back into the directory; when it returns, all of it is on disk.
-func load(ctx context.Context, r *repo.Repo, path string, snapshot repo.Snapshot, count func(driver.Progress)) (driver.MoverReport, error) {
-	result, err := r.RestoreDir(ctx, snapshot.Tree, path, repo.RestoreDirOptions{
-		Exclude:  passing,
-		Progress: func(p repo.Progress) { count(driver.Progress{Bytes: p.Bytes, Files: p.Files}) },
-	})
+// load brings a snapshot back into the directory; when it returns, all of it is on disk. The file last,
+// if there is one, comes when all others are.
+func load(ctx context.Context, r *repo.Repo, path, last string, snapshot repo.Snapshot, count func(driver.Progress)) (driver.MoverReport, error) {
+	report := driver.MoverReport{Snapshot: snapshot.ID.String()}
+	part := func(exclude func(rel string, dir bool) bool) error {
+		before := report
+		result, err := r.RestoreDir(ctx, snapshot.Tree, path, repo.RestoreDirOptions{
+			Exclude: exclude,
+			Progress: func(p repo.Progress) {
+				count(driver.Progress{Bytes: before.Bytes + p.Bytes, Files: before.Files + p.Files})
+			},
+		})
+		report.Bytes, report.Files = before.Bytes+result.Bytes, before.Files+result.Files
+		if err == nil && len(result.Warnings) > 0 {
+			report.Warnings = append(report.Warnings, some(result.Warnings))
+		}
+		return err
+	}
+	err := part(func(rel string, dir bool) bool { return passing(rel, dir) || last != "" && rel == last })
+	if err == nil && last != "" {
+		err = part(func(rel string, _ bool) bool { return rel != last && !strings.HasPrefix(last, rel+"/") })
+	}
 	if err != nil {
 		return driver.MoverReport{}, err
-	}
-	report := driver.MoverReport{Snapshot: snapshot.ID.String(), Bytes: result.Bytes, Files: result.Files}
-	if len(result.Warnings) > 0 {
-		report.Warnings = []string{some(result.Warnings)}
 	}
 	return report, nil
 }

@@ -151,8 +151,13 @@ func (v *volume) restore(ctx context.Context, r *repo.Repo, o driver.MoverOrder,
 	if err := v.write(restoringFile, mark); err != nil {
 		return driver.MoverReport{}, err
 	}
+	if o.Last != "" {
+		if err := v.root.Remove(o.Last); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return driver.MoverReport{}, fmt.Errorf("removing %s, which comes last: %w", o.Last, err)
+		}
+	}
 	w.set("restoring files")
-	report, err := load(ctx, r, v.path, snapshot, w.count)
+	report, err := load(ctx, r, v.path, o.Last, snapshot, w.count)
 	if err != nil {
 		return driver.MoverReport{}, err
 	}
