@@ -156,6 +156,9 @@ func printPrune(w io.Writer, r *vault.PruneReport) error {
 	}
 	fmt.Fprintf(&b, "%d of %d recovery points stay; %s %d packs (%s), %d of them rewritten to %s; %s are in use\n",
 		kept, len(r.Points), verb, p.RemovedPacks, byteCount(p.RemovedBytes), p.RewrittenPacks, byteCount(p.AddedBytes), byteCount(p.UsedBytes))
+	if r.LogParts > 0 {
+		fmt.Fprintf(&b, "%s %d parts of logs that no recovery point needs\n", verb, r.LogParts)
+	}
 	if n := r.Retained + p.Retained; n > 0 {
 		fmt.Fprintf(&b, "the storage keeps %d objects (%s) until they may go; the next prune after that removes them\n", n, byteCount(p.RetainedBytes))
 	}

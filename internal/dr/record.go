@@ -1,6 +1,11 @@
 package dr
 
-import "time"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Beacon is the marker that Lifeboat writes into a datastore; the newest one that survives a loss
 // says how much was lost.
@@ -51,6 +56,38 @@ type DataPoint struct {
 	Bytes       int64       `json:"bytes"`       // size of the data
 	StoredBytes int64       `json:"storedBytes"` // bytes this point added to the vault
 	Files       int         `json:"files"`
+	// Postgres is set for a base backup of PostgreSQL.
+	Postgres *PostgresCopy `json:"postgres,omitempty"`
+}
+
+// ParseLogPosition reads PostgreSQL's form of a position in a write-ahead log: two hexadecimal numbers,
+// "16/B374D848".
+func ParseLogPosition(s string) (uint64, error) {
+	high, low, ok := strings.Cut(s, "/")
+	h, err1 := strconv.ParseUint(high, 16, 32)
+	l, err2 := strconv.ParseUint(low, 16, 32)
+	if !ok || err1 != nil || err2 != nil {
+		return 0, fmt.Errorf("%q is not a position in a write-ahead log, such as 16/B374D848", s)
+	}
+	return h<<32 | l, nil
+}
+
+// PostgresCopy is what a base backup of PostgreSQL needs to be brought back. Positions are in the server's
+// form, "16/B374D848".
+type PostgresCopy struct {
+	System      string    `json:"system"` // the database's identifier, which its copies share
+	Version     string    `json:"version"`
+	Timeline    uint32    `json:"timeline"`
+	Start       string    `json:"start"`
+	Stop        string    `json:"stop"`  // the copy is consistent from there on, and no earlier instant can be had of it
+	Ended       time.Time `json:"ended"` // when that was, by the server's clock
+	SegmentSize uint64    `json:"segmentSize"`
+	Tablespaces int       `json:"tablespaces,omitempty"` // kept as directories of the data directory
+	Claim       string    `json:"claim,omitempty"`       // that holds the data directory, in Directory
+	Directory   string    `json:"directory,omitempty"`
+	// Until is up to where the log was kept when the point was sealed; empty: no further than the copy.
+	Until         string `json:"until,omitempty"`
+	UntilTimeline uint32 `json:"untilTimeline,omitempty"`
 }
 
 // Ownership says which site may act for an application. It lives in the vault and changes only by

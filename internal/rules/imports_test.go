@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"internal/vault/repo":          {"internal/vault/blob"},
 	"internal/vault":               {"internal/dr", "internal/vault/blob", "internal/vault/repo"},
 	"internal/vault/mover":         {"internal/dr", "internal/driver", "internal/vault/blob", "internal/vault/repo"},
+	"internal/vault/archive":       {"internal/dr", "internal/driver", "internal/vault", "internal/vault/repo"},
 	"internal/driver":              {"internal/dr"},
 	"internal/driver/*":            {"internal/driver", "internal/dr", "internal/kube"}, // never another driver
 	"internal/kube":                {"internal/dr"},
@@ -45,7 +46,7 @@ var allowed = map[string][]string{
 	"internal/wire": {
 		"internal/dr", "internal/plan", "internal/check", "internal/config", "internal/run", "internal/guard", "internal/capture",
 		"internal/restore", "internal/diff", "internal/edit", "internal/hook", "internal/observe", "internal/kube", "internal/driver", "internal/driver/*",
-		"internal/vault", "internal/vault/blob", "internal/vault/repo", "internal/vault/mover",
+		"internal/vault", "internal/vault/archive", "internal/vault/blob", "internal/vault/repo", "internal/vault/mover",
 	},
 	// The commands name no driver: that is wire's part.
 	"cmd/*": {

@@ -17,14 +17,15 @@ import (
 type CheckReport struct {
 	Records    int          `json:"records"`
 	Points     int          `json:"points"`
+	LogParts   int          `json:"logParts,omitempty"`
 	Repository *repo.Report `json:"repository"`
 	// Problems name what is damaged or missing, of records and of the repository.
 	Problems []string `json:"problems"`
 }
 
 // Check verifies the whole vault: that every record can be opened and is in its place, that the snapshots
-// of every recovery point are there, and that the repository is sound, with readData to the last byte. The error says that the check
-// could not be made, not that it found something.
+// of every recovery point are there, and that the repository is sound, with readData logs and repository to
+// the last byte. The error says that the check could not be made, not that it found something.
 func Check(ctx context.Context, v *Vault, readData bool, say Say) (*CheckReport, error) {
 	report := &CheckReport{Problems: []string{}}
 	// Points before snapshots: what a point names was stored before it.
@@ -33,6 +34,9 @@ func Check(ctx context.Context, v *Vault, readData bool, say Say) (*CheckReport,
 		return nil, err
 	}
 	if err := checkPoints(ctx, v, report, points); err != nil {
+		return nil, err
+	}
+	if err := checkLogs(ctx, v, report, readData); err != nil {
 		return nil, err
 	}
 	if report.Repository, err = v.repo.Check(ctx, repo.CheckOptions{ReadData: readData, Progress: say.progress()}); err != nil {

@@ -25,7 +25,7 @@ import (
 // what names it, so that the copy is a vault at any instant. They are listed the other way round, so that
 // all that a listed object names is listed too.
 func parts() []string {
-	return []string{"repo/keys/", "repo/config", "repo/data/", "repo/index/", "repo/snapshots/", controlPrefix}
+	return []string{"repo/keys/", "repo/config", "repo/data/", "repo/index/", "repo/snapshots/", logPrefix, controlPrefix}
 }
 
 // copiers is how many objects are copied at the same time: a pack of each is in memory.

@@ -87,6 +87,7 @@ type Leftover struct {
 type PruneReport struct {
 	Points     []PointFate       `json:"points"`
 	Leftovers  []Leftover        `json:"leftovers,omitempty"`
+	LogParts   int               `json:"logParts,omitempty"` // of logs, that no recovery point needs any more
 	Repository *repo.PruneReport `json:"repository"`
 	Done       bool              `json:"done"`     // false: only planned
 	Retained   int               `json:"retained"` // records and snapshots that the store keeps until they may go
@@ -156,6 +157,11 @@ func PlanPrune(ctx context.Context, v *Vault, o PruneOptions) (*PruneReport, err
 	if err != nil {
 		return nil, err
 	}
+	ended, err := endedLogs(ctx, v, report.Points)
+	if err != nil {
+		return nil, err
+	}
+	report.LogParts = len(ended)
 	if report.Repository, err = repo.PlanPrune(ctx, v.repo, o.prune(), going); err != nil {
 		return nil, failed(err, "cannot plan the pruning of the vault at %s", v.Location())
 	}
@@ -184,6 +190,16 @@ func Prune(ctx context.Context, v *Vault, o PruneOptions) (_ *PruneReport, err e
 		return nil, err
 	}
 	kept, err := removeRecords(ctx, v, report)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := endedLogs(ctx, v, report.Points)
+	if err != nil {
+		return nil, err
+	}
+	report.LogParts = len(ended)
+	held, err := removeLogs(ctx, v, ended)
+	report.Retained += held
 	if err != nil {
 		return nil, err
 	}

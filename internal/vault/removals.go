@@ -22,7 +22,8 @@ type pruned struct {
 	Removed []string  `json:"removed"`
 }
 
-// removals is a vault's store that notes which data, snapshots and recovery points are deleted on purpose.
+// removals is a vault's store that notes which data, logs, snapshots and recovery points are deleted on
+// purpose.
 type removals struct {
 	blob.Store
 	mu    sync.Mutex
@@ -35,7 +36,7 @@ func (r *removals) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	data := strings.HasPrefix(name, "repo/data/") || strings.HasPrefix(name, "repo/index/") || strings.HasPrefix(name, "repo/snapshots/")
-	if data || strings.Contains(name, "/points/") {
+	if data || strings.HasPrefix(name, logPrefix) || strings.Contains(name, "/points/") {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.names = append(r.names, name)

@@ -170,6 +170,24 @@ func (r *Repo) Unseal(sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// SealLarge is Seal for data that is worth being compressed.
+func SealLarge(r *Repo, plain []byte) []byte {
+	return r.master.seal(nil, r.zenc.EncodeAll(plain, nil))
+}
+
+// UnsealLarge returns what SealLarge was given, or an error when even one bit of it changed (ErrDamaged).
+func UnsealLarge(r *Repo, sealed []byte) ([]byte, error) {
+	packed, err := r.Unseal(sealed)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := r.inflate(packed, maxObject)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return plain, nil
+}
+
 // compressedJSON marks plaintext that is zstd-compressed JSON; older plaintext begins with { or [.
 const compressedJSON = 2
 
