@@ -39,6 +39,7 @@ declare -A why=(
   [bind9]="the authoritative DNS server (without it: an embedded one)"
   [bind9-dnsutils]="dig and nsupdate, to look at the zone by hand"
   [restic]="judges the vault's repository"
+  [postgresql]="the databases that tests protect and bring back"
   [containerd]="nodes of real pods"
   [runc]="nodes of real pods"
   [containernetworking-plugins]="nodes of real pods"

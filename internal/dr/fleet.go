@@ -168,8 +168,43 @@ type Placement struct {
 
 // Datastore is one piece of an application's data; exactly one kind is set.
 type Datastore struct {
-	Name   string     `json:"name"`
-	Volume *VolumeRef `json:"volume,omitempty"`
+	Name     string       `json:"name"`
+	Volume   *VolumeRef   `json:"volume,omitempty"`
+	Postgres *PostgresRef `json:"postgres,omitempty"`
+}
+
+// Namespace is the one that the datastore is in.
+func (d *Datastore) Namespace() string {
+	switch {
+	case d.Volume != nil:
+		return d.Volume.Namespace
+	case d.Postgres != nil:
+		return d.Postgres.Namespace
+	}
+	return ""
+}
+
+// In returns the datastore as it is in another namespace.
+func (d Datastore) In(namespace string) Datastore {
+	if d.Volume != nil {
+		v := *d.Volume
+		v.Namespace, d.Volume = namespace, &v
+	}
+	if d.Postgres != nil {
+		p := *d.Postgres
+		p.Namespace, d.Postgres = namespace, &p
+	}
+	return d
+}
+
+// PostgresRef names a PostgreSQL server that runs in a pod.
+type PostgresRef struct {
+	Namespace string `json:"namespace"` // resolved to the only namespace when left out
+	Service   string `json:"service"`   // of the primary
+	Secret    string `json:"secret"`    // of a role that may replicate: username, password, database, sslmode, ca.crt
+	// Claim holds the server's data directory, in Directory; empty: as it was found when it was backed up.
+	Claim     string `json:"claim,omitempty"`
+	Directory string `json:"directory,omitempty"`
 }
 
 // VolumeRef names a PersistentVolumeClaim.
