@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -137,10 +138,16 @@ func (d *decoder) data(a *dr.Application, o *object) {
 	o.objects("data", optional, func(c *object) {
 		name := c.unique("datastore", lines)
 		ds := dr.Datastore{Name: name.value}
-		c.later("postgres", "redis")
+		c.later("redis")
 		volume := optional
 		if !c.has("postgres") && !c.has("redis") {
 			volume = required
+		}
+		if p, ok := c.object("postgres", optional); ok {
+			ds.Postgres = postgres(a, p)
+			if c.has("volume") {
+				p.say(p.node, "make two datastores of them", "datastore %s is of two kinds", name.value)
+			}
 		}
 		if v, ok := c.object("volume", volume); ok {
 			claim := v.text("claim", required)
@@ -154,6 +161,32 @@ func (d *decoder) data(a *dr.Application, o *object) {
 	})
 }
 
+// postgres reads a PostgreSQL server.
+func postgres(a *dr.Application, p *object) *dr.PostgresRef {
+	ref := &dr.PostgresRef{Namespace: namespaceIn(a, p)}
+	for _, f := range []struct {
+		field, what string
+		need        need
+		to          *string
+	}{{"service", "Service", required, &ref.Service}, {"secret", "Secret", required, &ref.Secret}, {"claim", "PersistentVolumeClaim", optional, &ref.Claim}} {
+		t := p.text(f.field, f.need)
+		*f.to = t.value
+		if t.ok() && !domain.MatchString(t.value) {
+			p.say(t.node, "write the name of a "+f.what, "%s %q is not a valid name", f.field, t.value)
+		}
+	}
+	directory := p.text("directory", optional)
+	ref.Directory = directory.value
+	switch {
+	case directory.ok() && ref.Claim == "":
+		p.say(directory.node, "name the claim too", "directory is given without the claim that it is in")
+	case directory.ok() && !filepath.IsLocal(directory.value):
+		p.say(directory.node, "write a path below the claim's root, such as pgdata", "directory %q leads out of the claim", directory.value)
+	}
+	p.end()
+	return ref
+}
+
 func namespaceIn(a *dr.Application, v *object) string {
 	ns := v.text("namespace", optional)
 	switch {
@@ -163,7 +196,7 @@ func namespaceIn(a *dr.Application, v *object) string {
 	case len(a.Namespaces) == 1:
 		return a.Namespaces[0]
 	case len(a.Namespaces) > 1:
-		v.say(v.node, "add namespace: with one of "+strings.Join(a.Namespaces, ", "), "which namespace the claim is in is not said, and there are several")
+		v.say(v.node, "add namespace: with one of "+strings.Join(a.Namespaces, ", "), "which namespace it is in is not said, and there are several")
 	}
 	return ns.value
 }

@@ -170,11 +170,16 @@ func TestProblemsNameLineAndRemedy(t *testing.T) {
 		{"host twice", app + head + sites + "  traffic:\n  - {host: a.b.com, dns: {zone: b.com}}\n  - {host: A.b.com, dns: {zone: b.com}}\n", `25:12: Application shop: host a.b.com is declared twice, first at line 24`},
 		{"a part of a second", app + head + sites + "  traffic:\n  - {host: a.b.com, dns: {zone: b.com, ttl: 500ms}}\n", `24:45: Application shop: dns.ttl 500ms is not a whole number of seconds`},
 		{"no dns", app + head + sites + "  traffic:\n  - {host: a.b.com}\n", `24:5: Application shop: field traffic[0].dns is missing`},
-		{"ambiguous namespace", app + "  namespaces: [a, b]\n  objectives: {rto: 5m, rpo: 30s}\n" + sites + "  data:\n  - {name: d, volume: {claim: c}}\n", `24:23: Application shop: which namespace the claim is in is not said, and there are several; add namespace: with one of a, b`},
+		{"ambiguous namespace", app + "  namespaces: [a, b]\n  objectives: {rto: 5m, rpo: 30s}\n" + sites + "  data:\n  - {name: d, volume: {claim: c}}\n", `24:23: Application shop: which namespace it is in is not said, and there are several; add namespace: with one of a, b`},
 		{"foreign namespace", app + head + sites + "  data:\n  - {name: d, volume: {claim: c, namespace: shap}}\n", `24:45: Application shop: namespace "shap" is not one of the application's; declared: shop (did you mean shop?)`},
 		{"datastore twice", app + head + sites + "  data:\n  - {name: d, volume: {claim: c}}\n  - {name: d, volume: {claim: e}}\n", `25:12: Application shop: datastore d is declared twice, first at line 24`},
 		{"datastore without a kind", app + head + sites + "  data:\n  - {name: d}\n", `24:5: Application shop: field data[0].volume is missing`},
-		{"postgres", app + head + sites + "  data:\n  - {name: d, postgres: {service: x}}\n", `24:15: Application shop: data[0].postgres is not in this version`},
+		{"postgres without a secret", app + head + sites + "  data:\n  - {name: d, postgres: {service: x}}\n", `24:25: Application shop: field data[0].postgres.secret is missing`},
+		{"postgres with a bad name", app + head + sites + "  data:\n  - {name: d, postgres: {service: X, secret: s}}\n", `24:35: Application shop: service "X" is not a valid name; write the name of a Service`},
+		{"postgres in a foreign namespace", app + head + sites + "  data:\n  - {name: d, postgres: {service: x, secret: s, namespace: shap}}\n", `24:60: Application shop: namespace "shap" is not one of the application's; declared: shop (did you mean shop?)`},
+		{"postgres outside of its claim", app + head + sites + "  data:\n  - {name: d, postgres: {service: x, secret: s, claim: c, directory: ../x}}\n", `24:70: Application shop: directory "../x" leads out of the claim; write a path below the claim's root, such as pgdata`},
+		{"postgres without its claim", app + head + sites + "  data:\n  - {name: d, postgres: {service: x, secret: s, directory: x}}\n", `24:60: Application shop: directory is given without the claim that it is in; name the claim too`},
+		{"two kinds", app + head + sites + "  data:\n  - {name: d, postgres: {service: x, secret: s}, volume: {claim: c}}\n", `24:25: Application shop: datastore d is of two kinds; make two datastores of them`},
 		{"redis", app + head + sites + "  data:\n  - {name: d, redis: {service: x}}\n", `24:15: Application shop: data[0].redis is not in this version`},
 		{"warm standby", app + head + sites + "  strategy: warm-standby\n", `23:13: Application shop: strategy warm-standby is not in this version; use backup-restore`},
 		{"active active", app + head + sites + "  strategy: active-active\n", `23:13: Application shop: strategy active-active is not in this version; use backup-restore`},
@@ -312,7 +317,14 @@ func fleets() *rapid.Generator[*dr.Fleet] {
 			a.Tier, a.Objectives = "gold", f.Tiers[0].Objectives
 		}
 		for _, n := range rapid.SliceOfNDistinct(name, 0, 3, rapid.ID[string]).Draw(t, "names") {
-			a.Data = append(a.Data, dr.Datastore{Name: n, Volume: &dr.VolumeRef{Namespace: a.Namespaces[0], Claim: n}})
+			ds := dr.Datastore{Name: n, Volume: &dr.VolumeRef{Namespace: a.Namespaces[0], Claim: n}}
+			if rapid.Bool().Draw(t, "postgres") {
+				ds = dr.Datastore{Name: n, Postgres: &dr.PostgresRef{Namespace: a.Namespaces[0], Service: n, Secret: "s"}}
+				if rapid.Bool().Draw(t, "placed") {
+					ds.Postgres.Claim, ds.Postgres.Directory = n, "data/pg 15"
+				}
+			}
+			a.Data = append(a.Data, ds)
 			host := dr.TrafficRef{Host: n + ".example.com", DNS: &dr.DNSRef{Zone: "example.com", TTL: span.Draw(t, "ttl")}}
 			if rapid.Bool().Draw(t, "balanced") {
 				host.Service = &dr.ServiceRef{Namespace: a.Namespaces[0], Name: n}

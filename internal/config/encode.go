@@ -95,8 +95,16 @@ type (
 		Recovery  []string `yaml:"recovery,flow"`
 	}
 	outData struct {
-		Name   string     `yaml:"name"`
-		Volume *outVolume `yaml:"volume,omitempty"`
+		Name     string       `yaml:"name"`
+		Volume   *outVolume   `yaml:"volume,omitempty"`
+		Postgres *outPostgres `yaml:"postgres,omitempty"`
+	}
+	outPostgres struct {
+		Namespace string `yaml:"namespace,omitempty"`
+		Service   string `yaml:"service"`
+		Secret    string `yaml:"secret"`
+		Claim     string `yaml:"claim,omitempty"`
+		Directory string `yaml:"directory,omitempty"`
 	}
 	outVolume struct {
 		Claim     string `yaml:"claim"`
@@ -214,6 +222,10 @@ func applicationOf(a dr.Application) outApplication {
 		d := outData{Name: ds.Name}
 		if ds.Volume != nil {
 			d.Volume = &outVolume{ds.Volume.Claim, ds.Volume.Namespace}
+		}
+		if ds.Postgres != nil {
+			p := outPostgres(*ds.Postgres)
+			d.Postgres = &p
 		}
 		out.Data = append(out.Data, d)
 	}

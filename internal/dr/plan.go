@@ -97,11 +97,14 @@ type (
 		Point string `json:"point"`
 		Stage Stage  `json:"stage"`
 	}
-	// RestoreData brings one datastore's copy to a site.
+	// RestoreData brings one datastore's copy to a site. A datastore whose log is kept is brought to an
+	// instant, or to the end of its log; with neither, it is as the point has it.
 	RestoreData struct {
-		Site      string `json:"site"`
-		Point     string `json:"point"`
-		Datastore string `json:"datastore"`
+		Site      string    `json:"site"`
+		Point     string    `json:"point"`
+		Datastore string    `json:"datastore"`
+		At        time.Time `json:"at,omitzero"`
+		Latest    bool      `json:"latest,omitempty"`
 	}
 	// AwaitReady waits until the restored workloads serve, and compares what was restored with the
 	// checkpoint object by object.

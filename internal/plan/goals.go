@@ -108,8 +108,11 @@ func (b *builder) bringBack(point Point, to, claim string) string {
 			b.warn("recovery point %s has no copy of datastore %s: it starts empty", point.ID, ds.Name)
 			continue
 		}
-		id := b.step("restore-data-"+ds.Name, "Restore "+ds.Name+" of "+name+" at "+to, dataDeadline,
-			dr.RestoreData{Site: to, Point: point.ID, Datastore: ds.Name}, foundation)
+		title, params := "Restore "+ds.Name+" of "+name+" at "+to, dr.RestoreData{Site: to, Point: point.ID, Datastore: ds.Name}
+		if ds.Postgres != nil { // whose log is kept
+			title += b.instantOf(&params)
+		}
+		id := b.step("restore-data-"+ds.Name, title, dataDeadline, params, foundation)
 		needs = append(needs, id)
 	}
 	needs = b.hooks(dr.HookBeforeWorkloads, to, needs)
@@ -117,6 +120,20 @@ func (b *builder) bringBack(point Point, to, claim string) string {
 		dr.RestoreState{Site: to, Point: point.ID, Stage: dr.StageWorkloads}, needs...)
 	ready := b.step(idReady, "Wait until "+name+" serves at "+to, readyDeadline, dr.AwaitReady{Site: to, Point: point.ID}, workloads)
 	return b.hooks(dr.HookAfter, to, []string{ready})[0]
+}
+
+// instantOf says to which instant a datastore is brought whose log is kept: the one that was asked for, to
+// the moment, and not only to that of the recovery point.
+func (b *builder) instantOf(p *dr.RestoreData) string {
+	switch ref := b.request.Point; {
+	case !ref.At.IsZero():
+		p.At = ref.At.UTC()
+		return ", as it was at " + ref.At.UTC().Format(time.RFC3339Nano)
+	case ref == PointRef{}:
+		p.Latest = true
+		return ", to the end of its log"
+	}
+	return ""
 }
 
 // traffic adds a step for each host, and returns their ids by host.

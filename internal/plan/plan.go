@@ -36,8 +36,10 @@ type Site struct {
 // Point is a recovery point as the planner sees it.
 type Point struct {
 	dr.RecoveryPoint
-	Age     time.Duration // between its Time and the moment of looking
+	Age     time.Duration // of its data at the moment of looking, with the logs that go on from it
 	Classes []string      // StorageClasses that its claims ask for; nil: not known
+	// Logs says up to when the logs of datastores go on from it, by their names.
+	Logs map[string]time.Time
 }
 
 // Request says what is wanted.

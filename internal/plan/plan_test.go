@@ -92,6 +92,42 @@ func TestShapes(t *testing.T) {
 	}
 }
 
+// TestInstants: a database whose log is kept is brought to the instant that was asked for, a volume to the
+// recovery point.
+func TestInstants(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 1, 11, 59, 30, 123456000, time.UTC)
+	for _, c := range []struct {
+		point      PointRef
+		want       dr.RestoreData
+		title, log string
+	}{
+		{PointRef{}, dr.RestoreData{Site: "west", Point: "p2", Datastore: "orders", Latest: true}, "to the end of its log", "its log goes on to 2026-01-01 11:59:59Z"},
+		{PointRef{At: at}, dr.RestoreData{Site: "west", Point: "p1", Datastore: "orders", At: at}, "as it was at 2026-01-01T11:59:30.123456Z", ""},
+		{PointRef{ID: "p2"}, dr.RestoreData{Site: "west", Point: "p2", Datastore: "orders"}, "", ""},
+	} {
+		f := shop()
+		f.Application.Data[0] = dr.Datastore{Name: "orders", Postgres: &dr.PostgresRef{Namespace: "shop"}}
+		f.Points[1].Logs = map[string]time.Time{"orders": time.Date(2026, 1, 1, 11, 59, 59, 0, time.UTC)}
+		p, err := Build(f, Request{Goal: dr.GoalFailover, Point: c.point})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range p.Steps {
+			got, ok := s.Params.(dr.RestoreData)
+			switch {
+			case ok && got.Datastore == "orders" && (got != c.want || !strings.HasSuffix(s.Title, c.title)):
+				t.Errorf("%+v: got %+v, %q, want %+v, %q", c.point, got, s.Title, c.want, c.title)
+			case ok && got.Datastore == "uploads" && (got.Latest || !got.At.IsZero()):
+				t.Errorf("%+v: got %+v for a volume", c.point, got)
+			}
+		}
+		if notes := strings.Join(p.Notes, "\n"); strings.Contains(notes, "its log goes on") != (c.log != "") || !strings.Contains(notes, c.log) {
+			t.Errorf("%+v: got notes %s", c.point, notes)
+		}
+	}
+}
+
 func TestFailoverChoices(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

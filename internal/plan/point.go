@@ -163,6 +163,9 @@ func (b choice) describe(p Point) {
 	b.note("recovery point %s is of %s%s: %d objects of %s", p.ID, instant(p.Time), asked, p.Objects, p.Site)
 	for _, d := range p.Data {
 		b.note("%s is of %s (beacon %d, %s copy)", d.Datastore, instant(d.Beacon.Time), d.Beacon.Sequence, cmp.Or(string(d.Consistency), "unknown"))
+		if to, ok := p.Logs[d.Datastore]; ok && b.request.Point.ID == "" {
+			b.note("its log goes on to %s", instant(to))
+		}
 	}
 	if rpo := b.app().Objectives.RPO; rpo > 0 && p.Age > rpo && b.request.Point.At.IsZero() {
 		b.warn("recovery point %s is %s old, objective %s", p.ID, short(p.Age), short(rpo))

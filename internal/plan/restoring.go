@@ -141,7 +141,7 @@ func (b scope) data() []dr.Datastore {
 				out = append(out, ds)
 			}
 		case b.picks():
-		case len(r.Select.Namespaces) == 0 || ds.Volume != nil && slices.Contains(r.Select.Namespaces, ds.Volume.Namespace):
+		case len(r.Select.Namespaces) == 0 || slices.Contains(r.Select.Namespaces, ds.Namespace()):
 			out = append(out, ds)
 		}
 	}

@@ -164,6 +164,12 @@ func (o *Operation) meant(ctx context.Context, p dr.Plan, r plan.Request) (bool,
 	if p.Goal != r.Goal || r.To != "" && p.To != r.To || !sameRestoring(p.Restoring, r.Restoring) {
 		return false, nil
 	}
+	for _, s := range p.Steps {
+		// What is brought to an instant of its log is another thing for each instant.
+		if d, ok := s.Params.(dr.RestoreData); ok && !r.Point.At.IsZero() && !d.At.Equal(r.Point.At) && (databases{o}).keeps(d.Datastore) {
+			return false, nil
+		}
+	}
 	if r.Point.At.IsZero() {
 		return strings.HasPrefix(p.RecoveryPoint, r.Point.ID), nil
 	}

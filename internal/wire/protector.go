@@ -42,6 +42,7 @@ const (
 	EventWaiting   ProtectEventType = "waiting"   // for what Text says
 	EventPoint     ProtectEventType = "point"     // a recovery point was sealed
 	EventBackup    ProtectEventType = "backup"    // a scheduled backup of data began, ended or failed
+	EventLog       ProtectEventType = "log"       // the log of a datastore began to be kept
 )
 
 const (
@@ -87,10 +88,11 @@ type protector struct {
 	opts ProtectOptions
 
 	mu     sync.Mutex
-	worked bool           // it went on from a point, or sealed one
-	at     string         // the site that it was last said to be followed at
-	waits  string         // what was last said to be waited for
-	data   []dr.DataPoint // the newest copy of each datastore of this epoch
+	worked bool            // it went on from a point, or sealed one
+	at     string          // the site that it was last said to be followed at
+	waits  string          // what was last said to be waited for
+	data   []dr.DataPoint  // the newest copy of each datastore of this epoch
+	logs   map[string]kept // how far the logs of datastores are kept
 }
 
 func (p *protector) tell(e ProtectEvent) {
@@ -179,19 +181,28 @@ func (p *protector) session(ctx context.Context) error {
 		}
 	}()
 	p.following(own.Site)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if p.opts.Once {
 		if err := p.makeUp(ctx); err != nil {
 			return err
 		}
 	} else {
-		done := make(chan struct{})
-		go func() { defer close(done); p.backups(ctx) }()
-		defer func() { cancel(); <-done }()
+		var beside sync.WaitGroup
+		beside.Go(func() { p.backups(ctx) })
+		for _, ds := range p.app.Data {
+			if ds.Postgres != nil {
+				beside.Go(func() { p.keepLog(ctx, cancel, client, own, ds) })
+			}
+		}
+		defer func() { cancel(nil); beside.Wait() }()
 	}
 	scope := capture.Scope{Application: p.app.Name, Namespaces: p.app.Namespaces}
-	return capture.Follow(ctx, client, scope, store, capture.FollowOptions{Interval: p.opts.Interval, Once: p.opts.Once, Say: p.waiting})
+	err = capture.Follow(ctx, client, scope, store, capture.FollowOptions{Interval: p.opts.Interval, Once: p.opts.Once, Say: p.waiting})
+	if errors.Is(context.Cause(ctx), errMoved) {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // owner is who owns the application; the first to protect it makes its preferred site the owner.
@@ -260,14 +271,14 @@ func (p *protector) takeData(points []dr.RecoveryPoint) {
 	newest := map[string]dr.DataPoint{}
 	for _, x := range points {
 		for _, d := range x.Data {
-			if is, ok := newest[d.Datastore]; !ok || d.Beacon.Sequence > is.Beacon.Sequence {
+			if is, ok := newest[d.Datastore]; !ok || copied(d).After(copied(is)) {
 				newest[d.Datastore] = d
 			}
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.data = nil
+	p.data, p.logs = nil, map[string]kept{}
 	for _, ds := range p.app.Data {
 		if d, ok := newest[ds.Name]; ok {
 			p.data = append(p.data, d)
@@ -320,7 +331,7 @@ func (s *stateStore) store(ctx context.Context, point *dr.RecoveryPoint) (stored
 func (p *protector) addData(point *dr.RecoveryPoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	point.Data = slices.Clone(p.data)
+	point.Data = p.withLogs(p.data)
 	for _, d := range point.Data {
 		if d.Beacon.Time.Before(point.Time) {
 			point.Time = d.Beacon.Time

@@ -101,7 +101,7 @@ func (o *Operation) stateOf(ctx context.Context, pl dr.Plan, site string) (*rest
 	if err != nil {
 		return nil, restore.Options{}, err
 	}
-	opts := restore.Options{Application: o.app.Name, Point: p.ID, Data: claims(o.app, pl)}
+	opts := restore.Options{Application: o.app.Name, Point: p.ID, Data: claims(o.app, pl, p)}
 	if opts.From, opts.To, err = o.between(ctx, p.ID, site); err != nil {
 		return nil, restore.Options{}, err
 	}
@@ -129,19 +129,29 @@ func (o *Operation) stateOf(ctx context.Context, pl dr.Plan, site string) (*rest
 }
 
 // claims are those whose data a plan brings back, where it brings them.
-func claims(app *dr.Application, pl dr.Plan) []dr.VolumeRef {
+func claims(app *dr.Application, pl dr.Plan, point dr.RecoveryPoint) []dr.VolumeRef {
 	out := []dr.VolumeRef{}
 	for _, s := range pl.Steps {
 		p, ok := s.Params.(dr.RestoreData)
 		i := slices.IndexFunc(app.Data, func(ds dr.Datastore) bool { return ds.Name == p.Datastore })
-		if !ok || i < 0 || app.Data[i].Volume == nil {
+		if !ok || i < 0 {
 			continue
 		}
-		volume := *app.Data[i].Volume
+		ds := app.Data[i]
 		if pl.Restoring != nil {
-			volume.Namespace = pl.Restoring.Namespace(volume.Namespace)
+			ds = ds.In(pl.Restoring.Namespace(ds.Namespace()))
 		}
-		out = append(out, volume)
+		switch {
+		case ds.Volume != nil:
+			out = append(out, *ds.Volume)
+		case ds.Postgres != nil:
+			at := slices.IndexFunc(point.Data, func(d dr.DataPoint) bool { return d.Datastore == p.Datastore && d.Postgres != nil })
+			claim := ds.Postgres.Claim
+			if claim == "" && at >= 0 {
+				claim = point.Data[at].Postgres.Claim
+			}
+			out = append(out, dr.VolumeRef{Namespace: ds.Postgres.Namespace, Claim: claim})
+		}
 	}
 	return out
 }
@@ -176,13 +186,17 @@ func (o recovery) restoreRequest(ctx context.Context, sc run.StepContext, p dr.R
 	if i < 0 {
 		return nil, driver.RestoreRequest{}, dr.Errorf(dr.ClassUsage, dr.ErrNotFound, "Choose another recovery point.", "recovery point %s has no copy of %s", p.Point, p.Datastore)
 	}
-	if ds.Volume != nil && sc.Plan.Restoring != nil {
-		volume := *ds.Volume
-		volume.Namespace = sc.Plan.Restoring.Namespace(volume.Namespace)
-		ds.Volume = &volume
+	if sc.Plan.Restoring != nil {
+		ds = ds.In(sc.Plan.Restoring.Namespace(ds.Namespace()))
+	}
+	req := driver.RestoreRequest{Application: o.app.Name, Point: p.Point, Datastore: ds, Data: point.Data[i], Target: driver.RecoveryTarget{Time: p.At, Latest: p.Latest}}
+	if !req.Target.Zero() {
+		if req.Copies, err = (databases{o.Operation}).copies(ctx, ds.Name); err != nil {
+			return nil, req, err
+		}
 	}
 	d, err := o.datastore(ctx, p.Site, ds)
-	return d, driver.RestoreRequest{Application: o.app.Name, Point: p.Point, Datastore: ds, Data: point.Data[i]}, err
+	return d, req, err
 }
 
 func (o recovery) dataRestored(ctx context.Context, sc run.StepContext, p dr.RestoreData) (*run.Result, error) {
@@ -207,7 +221,8 @@ func (o recovery) restoreData(ctx context.Context, sc run.StepContext, p dr.Rest
 	if err != nil {
 		return run.Result{}, err
 	}
-	if want := req.Data.Beacon; out.Beacon.Sequence != want.Sequence || !out.Beacon.Time.Equal(want.Time) {
+	// What was read off a log is later than the recovery point's beacon; its driver compares.
+	if want := req.Data.Beacon; req.Data.Postgres == nil && (out.Beacon.Sequence != want.Sequence || !out.Beacon.Time.Equal(want.Time)) {
 		return run.Result{}, dr.Errorf(dr.ClassIncomplete, nil, "", "restored %s holds beacon %d of %s, not %d of %s as recovery point %s says",
 			p.Datastore, out.Beacon.Sequence, out.Beacon.Time, want.Sequence, want.Time, p.Point)
 	}
@@ -230,6 +245,11 @@ func (o recovery) awaitReady(ctx context.Context, sc run.StepContext, p dr.Await
 	if len(out.Problems) > 0 {
 		return run.Result{}, dr.Errorf(dr.ClassIncomplete, nil, "Mend them, then: lifeboat resume "+sc.Run, "%d objects are not as recovery point %s has them: %s",
 			len(out.Problems), p.Point, strings.Join(out.Problems, "; "))
+	}
+	notes, err := databases{o.Operation}.back(ctx, sc, client)
+	out.Notes = append(out.Notes, notes...)
+	if err != nil {
+		return run.Result{}, err
 	}
 	return done(out)
 }

@@ -43,12 +43,20 @@ func (p *protector) lastBackup(ctx context.Context) (time.Time, error) {
 			continue
 		}
 		for _, d := range x.Data {
-			if d.Beacon.Time.After(last) {
-				last = d.Beacon.Time
+			if at := copied(d); at.After(last) {
+				last = at
 			}
 		}
 	}
 	return last, nil
+}
+
+// copied is when a copy was made. What a log added to it since does not count.
+func copied(d dr.DataPoint) time.Time {
+	if d.Postgres != nil {
+		return d.Postgres.Ended
+	}
+	return d.Beacon.Time
 }
 
 // backups backs the data up by its schedule until ctx ends.

@@ -121,19 +121,27 @@ func (o *Operation) traffic(t dr.TrafficRef) (driver.Traffic, error) {
 
 // datastore returns the driver of a datastore at a site.
 func (o *Operation) datastore(ctx context.Context, site string, ds dr.Datastore) (driver.Datastore, error) {
-	if ds.Volume == nil {
-		return nil, dr.Errorf(dr.ClassUsage, nil, "", "datastore %s is of no kind that this version knows", ds.Name)
-	}
 	client, err := o.connect(ctx, site)
 	if err != nil {
 		return nil, err
 	}
-	s, _ := o.fleet.Site(site) // connect found it
+	switch {
+	case ds.Volume != nil:
+		return o.volumes(client), nil
+	case ds.Postgres != nil:
+		return databases{o}.driver(client), nil
+	}
+	return nil, dr.Errorf(dr.ClassUsage, nil, "", "datastore %s is of no kind that this version knows", ds.Name)
+}
+
+// volumes is the driver of a site's claims.
+func (o *Operation) volumes(client *kube.Client) *volume.Driver {
+	s, _ := o.fleet.Site(client.Site) // connect found it
 	image := s.MoverImage
 	if image == "" {
 		image = s.Registry + "/lifeboat:latest"
 	}
-	return volume.New(client, image, &mover.Runner{Store: o.vault.RepoStore(), Password: o.password}), nil
+	return volume.New(client, image, &mover.Runner{Store: o.vault.RepoStore(), Password: o.password})
 }
 
 // password reads the key that opens the vault's repository, for a mover.
@@ -167,6 +175,9 @@ func (o *Operation) observed(ctx context.Context) (*observe.State, plan.Facts, e
 	for _, p := range st.Points {
 		f.Points = append(f.Points, plan.Point{RecoveryPoint: p, Age: time.Since(p.Time)})
 	}
+	if err := (databases{o}).follow(ctx, f.Points); err != nil {
+		return nil, plan.Facts{}, err
+	}
 	for _, h := range st.Hosts {
 		if h.Err == "" {
 			f.Hosts[h.Host] = h.Addresses
@@ -183,6 +194,9 @@ func (o *Operation) Plan(ctx context.Context, r plan.Request) (dr.Plan, error) {
 		return dr.Plan{}, err
 	}
 	p, err := plan.Build(facts, r)
+	if err == nil {
+		err = databases{o}.recoverable(ctx, p)
+	}
 	if err != nil {
 		return dr.Plan{}, err
 	}
