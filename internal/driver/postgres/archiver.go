@@ -265,7 +265,7 @@ func (a *Archiver) beat(ctx context.Context) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		var err error
-		if c == nil || c.IsClosed() {
+		if c == nil {
 			c, err = a.Server.connect(ctx, false)
 		}
 		if err == nil {
@@ -274,6 +274,10 @@ func (a *Archiver) beat(ctx context.Context) {
 				a.beacons.add(p)
 				said = ""
 			}
+		}
+		if err != nil && c != nil {
+			closing(ctx, c) // whatever state it is in
+			c = nil
 		}
 		if err != nil && ctx.Err() == nil && err.Error() != said {
 			said = err.Error()

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,7 +35,8 @@ func writeBeacon(ctx context.Context, c *pgconn.PgConn, b dr.Beacon) (placed, er
 		return placed{}, err
 	}
 	if there[0] != "t" {
-		if _, err := query(ctx, c, "BEGIN; "+beaconTable+"; COMMIT"); err != nil {
+		// Both statements are one transaction. Somebody else may have made them meanwhile.
+		if _, err := query(ctx, c, beaconTable); err != nil && !slices.Contains([]string{codeSchemaExists, codeTableExists, codeNotUnique}, code(err)) {
 			return placed{}, fmt.Errorf("make the beacon's table: %w", err)
 		}
 	}
@@ -66,7 +68,7 @@ func (s *Server) ReadBeacon(ctx context.Context) (dr.Beacon, error) {
 	}
 	defer closing(ctx, c)
 	rows, err := query(ctx, c, "SELECT application, datastore, site, epoch, sequence, time FROM lifeboat.beacon")
-	if code(err) == "42P01" || err == nil && len(rows) == 0 {
+	if code(err) == codeNoTable || err == nil && len(rows) == 0 {
 		return dr.Beacon{}, fmt.Errorf("beacon of PostgreSQL, %s: %w", s.Name, dr.ErrNotFound)
 	}
 	if err != nil {

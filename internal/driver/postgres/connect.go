@@ -130,13 +130,13 @@ const (
 	codeNoAuthority    = "28000"
 	codeNoDatabase     = "3D000"
 	codeNoPrivilege    = "42501"
-	codeNoObject       = "42704"
-	codeInUse          = "55006"
-	codeNotInState     = "55000"
 	codeUndefinedFile  = "58P01"
 	codeTooManyClients = "53300"
 	codeLimitReached   = "53400"
-	codeReadOnly       = "25006"
+	codeNoTable        = "42P01"
+	codeSchemaExists   = "42P06"
+	codeTableExists    = "42P07"
+	codeNotUnique      = "23505"
 )
 
 // code is PostgreSQL's for an error, or empty.

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"lifeboat.dev/lifeboat/internal/dr"
 	"lifeboat.dev/lifeboat/internal/driver"
 	"lifeboat.dev/lifeboat/internal/driver/postgres"
@@ -245,6 +247,41 @@ func TestGapNamed(t *testing.T) {
 	stop()
 	if got := w.recover(t, q, driver.RecoveryTarget{Time: at}).ids(t); len(got) != 3002 || !got[100000] {
 		t.Errorf("behind the gap: %d are there", len(got))
+	}
+}
+
+// TestBeaconsTableMadeMeanwhile: two who write the first beacon at once both go on.
+func TestBeaconsTableMadeMeanwhile(t *testing.T) {
+	t.Parallel()
+	w, s := newWorld(t), newServer(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := pgx.Connect(ctx, s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(ctx)
+	tx, err := c.Begin(ctx)
+	if err == nil {
+		_, err = tx.Exec(ctx, `CREATE SCHEMA lifeboat; CREATE TABLE lifeboat.beacon (one boolean PRIMARY KEY DEFAULT true, application text, datastore text,
+ site text, epoch bigint, sequence bigint, time timestamptz)`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, _ := w.archiving(t, s)
+	for waiting := 0; waiting == 0; time.Sleep(20 * time.Millisecond) {
+		s.scan(t, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE SCHEMA%'", &waiting)
+		if ctx.Err() != nil {
+			t.Fatalf("nobody waits for the schema: %s", said())
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.proven(t, time.Now())
+	if said() != "" {
+		t.Errorf("the archiver said: %s", said())
 	}
 }
 
