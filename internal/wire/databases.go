@@ -21,7 +21,7 @@ import (
 type databases struct{ *Operation }
 
 func (o databases) driver(client *kube.Client) *postgres.Driver {
-	return postgres.New(client, archive.Trees{Repo: o.vault.Repo()}, o.logs(), o.volumes(client))
+	return postgres.New(client, archive.Trees{Repo: o.vault.Repo()}, o.logs(), volumes(o.Operation, client))
 }
 
 func (o databases) logs() archive.Logs { return archive.Logs{Store: vault.Logs{Vault: o.vault}} }

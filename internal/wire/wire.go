@@ -127,7 +127,7 @@ func (o *Operation) datastore(ctx context.Context, site string, ds dr.Datastore)
 	}
 	switch {
 	case ds.Volume != nil:
-		return o.volumes(client), nil
+		return volumes(o, client), nil
 	case ds.Postgres != nil:
 		return databases{o}.driver(client), nil
 	}
@@ -135,7 +135,7 @@ func (o *Operation) datastore(ctx context.Context, site string, ds dr.Datastore)
 }
 
 // volumes is the driver of a site's claims.
-func (o *Operation) volumes(client *kube.Client) *volume.Driver {
+func volumes(o *Operation, client *kube.Client) *volume.Driver {
 	s, _ := o.fleet.Site(client.Site) // connect found it
 	image := s.MoverImage
 	if image == "" {
