@@ -142,7 +142,7 @@ func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, see
 	return t.update(ctx, want, live, ours)
 }
 
-// create makes an object that is not there, by a POST: an apply costs the server half as much again. What it
+// create makes an object that is not there, by a POST: an apply costs the server more (ADR 0010). What it
 // sets is Lifeboat's as what is applied is: see adopt.
 func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (result, error) {
 	if by, err := t.leftToGit(ctx, want); err != nil || by != "" {
