@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	corev1 "k8s.io/api/core/v1"
 
 	"lifeboat.dev/lifeboat/internal/dr"
@@ -121,6 +123,18 @@ func TestCredentials(t *testing.T) {
 			t.Errorf("%v: got error %v, want one with %q", c.data, err, c.want)
 		case c.want == "" && (err != nil || got.TLS != c.tls || got.User != "u" || got.Database != "postgres" || strings.HasSuffix(got.Password, "\n")):
 			t.Errorf("%v: got %+v, %v", c.data, got, err)
+		}
+	}
+}
+
+// TestWhatPasses: a server that starts, recovers or ends is one that is waited for.
+func TestWhatPasses(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]dr.Class{"57P01": dr.ClassUnreachable, "57P02": dr.ClassUnreachable, "57P03": dr.ClassUnreachable,
+		"28P01": dr.ClassDenied, "53300": dr.ClassBlocked, "XX000": dr.ClassInternal} {
+		err := (&Server{}).failed(fmt.Errorf("connect: %w", &pgconn.PgError{Code: code}), "cannot connect")
+		if dr.ClassOf(err) != want {
+			t.Errorf("%s: got class %s, want %s", code, dr.ClassOf(err), want)
 		}
 	}
 }

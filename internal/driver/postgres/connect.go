@@ -133,6 +133,9 @@ const (
 	codeUndefinedFile  = "58P01"
 	codeTooManyClients = "53300"
 	codeLimitReached   = "53400"
+	codeShutdown       = "57P01"
+	codeCrash          = "57P02"
+	codeNotYet         = "57P03" // it starts, recovers or ends
 	codeNoTable        = "42P01"
 	codeSchemaExists   = "42P06"
 	codeTableExists    = "42P07"
@@ -156,6 +159,7 @@ func (s *Server) failed(err error, format string, args ...any) error {
 	}
 	class, next := dr.ClassUnreachable, "Check that the server runs and answers; the command can then be run again."
 	switch code(err) {
+	case codeShutdown, codeCrash, codeNotYet:
 	case "":
 		if errors.Is(err, context.Canceled) {
 			class, next = dr.ClassInterrupted, ""
