@@ -100,6 +100,7 @@ type dryRun struct {
 
 	telling sync.Mutex
 	sum     Forecast
+	coming  map[int]bool // what would be created, by index in the set
 }
 
 func (s *Set) newDryRun(ctx context.Context, c *kube.Client, opts Options, progress func(Progress), tell func(Foreseen) error) (*dryRun, error) {
@@ -109,7 +110,7 @@ func (s *Set) newDryRun(ctx context.Context, c *kube.Client, opts Options, progr
 	}
 	t, p := a.target, a.prepared
 	t.willServe(p)
-	d := &dryRun{applier: a, tell: tell, mapped: map[string][]string{}, sum: Forecast{Counts: map[Outcome]int{}, NotChosen: p.notChosen(), Waits: t.waits(p)}}
+	d := &dryRun{applier: a, tell: tell, mapped: map[string][]string{}, coming: map[int]bool{}, sum: Forecast{Counts: map[Outcome]int{}, NotChosen: p.notChosen(), Waits: t.waits(p)}}
 	for name := range t.terminating { // a restore waits until it is gone, with all that is in it
 		delete(t.namespaces, name)
 	}
@@ -143,8 +144,13 @@ func (d *dryRun) do(ctx context.Context, it, blocked *item) (verdict, error) {
 		}
 		return verdict{}, err
 	}
-	if f.Outcome == Refused {
+	switch f.Outcome {
+	case Refused:
 		d.problem(it, errors.New(f.Reason))
+	case Created:
+		d.mu.Lock()
+		d.coming[it.index] = true
+		d.mu.Unlock()
 	}
 	d.ended(it)
 	return verdict{ok: f.Outcome != Refused}, d.says(f)
@@ -177,7 +183,7 @@ func (d *dryRun) foresee(ctx context.Context, it *item, f *Foreseen) error {
 	dry := &foresight{}
 	res, notes, err := d.put(ctx, it, dry)
 	if err != nil {
-		return d.fails(ctx, dry, f, err)
+		return d.fails(ctx, it, dry, f, err)
 	}
 	f.Untried = dry.untried
 	switch res {
@@ -198,7 +204,7 @@ func (d *dryRun) foresee(ctx context.Context, it *item, f *Foreseen) error {
 }
 
 // fails says what a failure means for the object; an error where it is the site's.
-func (d *dryRun) fails(ctx context.Context, dry *foresight, f *Foreseen, err error) error {
+func (d *dryRun) fails(ctx context.Context, it *item, dry *foresight, f *Foreseen, err error) error {
 	var status apierrors.APIStatus
 	var waits *notReady
 	answered := errors.As(err, &status) && !apierrors.IsUnauthorized(err)
@@ -207,6 +213,8 @@ func (d *dryRun) fails(ctx context.Context, dry *foresight, f *Foreseen, err err
 		return err
 	case errors.Is(err, errDeleting):
 		f.Outcome, f.Untried = Created, "what is there is being deleted"
+	case dry.before == nil && d.lacks(it, err):
+		f.Outcome, f.Untried = Created, "what it needs is not there yet: "+brief(err)
 	case undryable(err) && dry.before == nil:
 		f.Outcome, f.Untried = Created, err.Error()
 	case undryable(err):
@@ -217,6 +225,15 @@ func (d *dryRun) fails(ctx context.Context, dry *foresight, f *Foreseen, err err
 		f.Outcome, f.Reason = Refused, brief(err)
 	}
 	return nil
+}
+
+// lacks says whether an error is of something that would be there by the time that the object is made.
+func (d *dryRun) lacks(it *item, err error) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(it.needs, func(e edge) bool {
+		return d.coming[e.to] && strings.Contains(err.Error(), d.prepared.all[e.to].key.Name)
+	})
 }
 
 // dump is how an API server prints a part of an object that it refuses, secrets and all.

@@ -94,7 +94,8 @@ func TestWritesTogether(t *testing.T) {
 // Of a refusal a person is told, but not what the object holds; what cannot be asked for is not a refusal.
 func TestFailuresOfADryRun(t *testing.T) {
 	t.Parallel()
-	d := &dryRun{}
+	d := &dryRun{applier: &applier{site: &site{prepared: &Prepared{all: []item{{key: key{GroupKind: priorityKind, Name: "high"}}}}}}, coming: map[int]bool{0: true}}
+	pod := &item{needs: []edge{{to: 0}}}
 	jobs := schema.GroupResource{Group: "batch", Resource: "jobs"}
 	invalid := apierrors.NewInvalid(schema.GroupKind{Kind: "Job"}, "j", nil)
 	invalid.ErrStatus.Message = `Job "j" is invalid: spec.template: Invalid value: core.PodTemplateSpec{Spec:core.PodSpec{Env:"aardvark"}}: field is immutable`
@@ -112,17 +113,19 @@ func TestFailuresOfADryRun(t *testing.T) {
 		{"slow", there, fmt.Errorf("asking: %w", context.DeadlineExceeded), Waits, "deadline"},
 		{"cannot be asked, new", &foresight{}, apierrors.NewBadRequest(`admission webhook "a" does not support dry run`), Created, "does not support dry run"},
 		{"cannot be asked, there", there, apierrors.NewBadRequest(`admission webhook "a" does not support dry run`), Changed, "does not support dry run"},
+		{"needs what comes too", &foresight{}, apierrors.NewForbidden(jobs, "j", errors.New("no PriorityClass with name high was found")), Created, "what it needs is not there yet"},
+		{"needs what is not there", there, apierrors.NewForbidden(jobs, "j", errors.New("no PriorityClass with name low was found")), Refused, "low"},
 		{"being deleted", there, errDeleting, Created, "is being deleted"},
 	} {
 		f := Foreseen{}
-		if err := d.fails(t.Context(), c.dry, &f, c.err); err != nil {
+		if err := d.fails(t.Context(), pod, c.dry, &f, c.err); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		if f.Outcome != c.outcome || !strings.Contains(f.Reason+f.Untried, c.says) || strings.Contains(f.Reason, "aardvark") {
 			t.Errorf("%s: %+v", c.name, f)
 		}
 	}
-	if err := d.fails(t.Context(), there, &Foreseen{}, fmt.Errorf("connect: %w", syscall.ECONNREFUSED)); err == nil {
+	if err := d.fails(t.Context(), pod, there, &Foreseen{}, fmt.Errorf("connect: %w", syscall.ECONNREFUSED)); err == nil {
 		t.Error("a site that does not answer is taken for one object's trouble")
 	}
 }

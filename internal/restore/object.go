@@ -215,7 +215,7 @@ func (t *attempt) write(ctx context.Context, want, live *unstructured.Unstructur
 	if apierrors.IsInvalid(err) {
 		out, err = nil, t.holder(ctx, want, err)
 	}
-	if t.dry.several() && (err == nil || out == nil) {
+	if t.dry.several() && (err == nil || apierrors.IsInvalid(err)) {
 		return t.together(ctx, want, out)
 	}
 	if err == nil || !strings.Contains(err.Error(), typedPatch) {

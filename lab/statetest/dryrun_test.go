@@ -237,6 +237,9 @@ const drifting = emptyNamespace + `---
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: @NS@}, spec: {replicas: 2, selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}},
   spec: {tolerations: [{key: a, operator: Exists}], containers: [{name: web, image: "registry.east.test/web:1", ports: [{containerPort: 80}, {containerPort: 81}], env: [{name: PASSWORD, value: aardvark}, {name: GOES, value: "1"}]}]}}}}
 ---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: twice, namespace: @NS@}, spec: {replicas: 1, selector: {matchLabels: {app: twice}}, template: {metadata: {labels: {app: twice}},
+  spec: {containers: [{name: a, image: "docker.io/a:1", env: [{name: SAME, value: "1"}, {name: SAME, value: "2"}]}]}}}}
+---
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: stopped, namespace: @NS@}, spec: {replicas: 3, selector: {matchLabels: {app: s}}, template: {metadata: {labels: {app: s}}, spec: {priorityClassName: @NS@-high, containers: [{name: a, image: a}]}}}}
 ---
 {apiVersion: apps/v1, kind: DaemonSet, metadata: {name: agent, namespace: @NS@}, spec: {selector: {matchLabels: {app: agent}}, template: {metadata: {labels: {app: agent}}, spec: {containers: [{name: a, image: a}]}}}}
@@ -284,6 +287,7 @@ func drift(t *testing.T, east, west *kube.Client, ns string, policy restore.Poli
 	}
 	patch(t, west, ns, "v1/ConfigMap/drifted", `data: {a: "2", theirs: "1"}`)
 	patch(t, west, ns, "v1/Secret/key", "data: {key: eA==}")
+	patch(t, west, ns, "apps/v1/Deployment/twice", "metadata: {labels: {theirs: '1'}}")
 	remove(t, west, ns, "v1/ConfigMap/gone")
 	create(t, west, ns, others)
 
@@ -322,7 +326,7 @@ func TestDryRunOverWhatIsThere(t *testing.T) { //nolint:paralleltest,tparallel /
 			outcomes(t, foretold, ns, special)
 			outcomes(t, foretold, ns, map[string]restore.Outcome{
 				"ConfigMap @NS@/drifted": restore.Changed, "ConfigMap @NS@/shrinks": restore.Changed, "ConfigMap @NS@/gone": restore.Created,
-				"Secret @NS@/key": restore.Changed, "Deployment @NS@/web": restore.Changed, "Deployment @NS@/stopped": restore.Changed, "DaemonSet @NS@/agent": restore.Changed,
+				"Secret @NS@/key": restore.Changed, "Deployment @NS@/web": restore.Changed, "Deployment @NS@/twice": restore.Changed, "Deployment @NS@/stopped": restore.Changed, "DaemonSet @NS@/agent": restore.Changed,
 				"CronJob @NS@/nightly": restore.Changed, "ConfigMap @NS@/fixed": restore.Replaced, "Service @NS@/head": restore.Changed, "RoleBinding @NS@/r": restore.Replaced, "Thing @NS@/reported": restore.Changed,
 				"PriorityClass @NS@-low": restore.Kept, "ConfigMap @NS@/flux": restore.Kept, "ConfigMap @NS@/left": restore.Kept,
 			})
@@ -517,5 +521,23 @@ func TestDryRunOfARun(t *testing.T) { //nolint:paralleltest // see theWorld
 	}
 	if v.field("batch/v1/CronJob/nightly", "spec.suspend") != false {
 		t.Error("the schedule was left suspended")
+	}
+}
+
+// What another needs that comes with it is not held against it, though the site, asked now, would refuse it.
+func TestDryRunOfWhatNeedsOthers(t *testing.T) { //nolint:paralleltest // see theWorld
+	east, west := connect(t)
+	const ns = "foretold-needs"
+	v := move(t, east, west, ns, emptyNamespace+`---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: robot, namespace: @NS@}}
+---
+{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: @NS@-high}, value: 1000}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: bare, namespace: @NS@}, spec: {serviceAccountName: robot, priorityClassName: @NS@-high, containers: [{name: a, image: a}]}}`)
+	create(t, west, ns, emptyNamespace)
+	foretold := v.asForetold()
+	outcomes(t, foretold, ns, map[string]restore.Outcome{"Pod @NS@/bare": restore.Created, "ServiceAccount @NS@/robot": restore.Created, "PriorityClass @NS@-high": restore.Created})
+	if f := foretold["Pod "+ns+"/bare"]; !strings.Contains(f.Untried, "what it needs is not there yet") {
+		t.Errorf("the pod: %+v", f)
 	}
 }
