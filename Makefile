@@ -9,10 +9,11 @@ BIN := $(CURDIR)/bin
 GO_BUILD := go build -ldflags="-s -w"
 LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-# Packages whose concurrency is worth the race detector's price.
+# Packages whose concurrency is worth the race detector's price; `make check` runs the others without it.
 RACE := ./internal/run/... ./internal/vault/... ./internal/driver/...
+PLAIN = $$(go list ./... | grep -vE '/internal/(run|vault|driver)(/|$$)')
 
-.PHONY: build build-core test race e2e lint check setup demo bench clean
+.PHONY: build build-core test plain race e2e lint check setup demo bench clean
 
 build: build-core ## bin/: lifeboat, and the lab (real Kubernetes: minutes when the build cache is cold)
 	@[ -x $(BIN)/lab-kube ] || echo "building the lab's Kubernetes from its sources: about 10 minutes on two cores the first time"
@@ -22,15 +23,18 @@ build-core: ## bin/lifeboat alone
 	@mkdir -p $(BIN)
 	$(GO_BUILD) -o $(BIN)/ ./cmd/...
 
-test: build ## the fast loop
+test: build ## the fast loop; what takes long is left to e2e
 	go test ./...
 	cd lab && go test ./...
+
+plain:
+	go test $(PLAIN)
 
 race:
 	CGO_ENABLED=1 go test -race $(RACE)
 
-e2e: build ## the vault's users killed 200 times; whole flows on real sites, on nodes of real pods where this machine allows them
-	LIFEBOAT_E2E=1 go test -count=1 -timeout 40m -run 'Killed|ManyProcesses' ./internal/vault
+e2e: build ## the vault's users killed 200 times, databases at 20 instants; the lab's tests, with whole flows on real sites, on nodes of real pods where this machine allows them
+	LIFEBOAT_E2E=1 go test -count=1 -timeout 40m -run 'Killed|ManyProcesses|PointInTime' ./internal/vault ./internal/vault/archive
 	cd lab && LIFEBOAT_E2E=1 go test -count=1 -timeout 40m -p 1 ./...
 
 lint: ## dependency directions, budgets, formatting, and what go vet finds
@@ -38,7 +42,7 @@ lint: ## dependency directions, budgets, formatting, and what go vet finds
 	go run $(LINT) run ./...
 	cd lab && go run $(LINT) run --config ../.golangci.yml ./...
 
-check: setup lint test race e2e ## everything that CI runs; installs Debian packages where it may
+check: setup lint plain race e2e ## everything that CI runs; installs Debian packages where it may
 
 setup: ## the Debian packages that the tests need; says what it installs or skips
 	@scripts/setup.sh

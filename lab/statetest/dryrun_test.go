@@ -196,6 +196,7 @@ func withoutHook(docs string) string { return docs[:strings.LastIndex(docs, "---
 
 // At a site that has nothing of it, all would be created, but for what is not restored.
 func TestDryRunOfAnEmptyTarget(t *testing.T) { //nolint:paralleltest // see theWorld
+	slow(t)
 	east, west := connect(t)
 	const ns = "foretold"
 	populateWith(t, east, west, ns, withoutHook(application))
@@ -312,6 +313,7 @@ func drift(t *testing.T, east, west *kube.Client, ns string, policy restore.Poli
 
 // What is there already becomes what was foretold, by each policy.
 func TestDryRunOverWhatIsThere(t *testing.T) { //nolint:paralleltest,tparallel // see theWorld
+	slow(t)
 	east, west := connect(t)
 	serveKinds(t, []string{"kustomize.toolkit.fluxcd.io/v1/Kustomization/kustomizations"}, east, west)
 	for policy, special := range map[restore.Policy]map[string]restore.Outcome{
@@ -363,6 +365,7 @@ func TestDryRunOverWhatIsThere(t *testing.T) { //nolint:paralleltest,tparallel /
 
 // A copy in other namespaces, part of which is there, becomes what was foretold.
 func TestDryRunOfACopy(t *testing.T) { //nolint:paralleltest // see theWorld
+	slow(t)
 	east, west := connect(t)
 	const ns, copied = "foretold-original", "foretold-copy"
 	populateWith(t, east, west, ns, withoutHook(application))
@@ -458,6 +461,7 @@ func TestDryRunOfWhatIsNotKnown(t *testing.T) { //nolint:paralleltest // see the
 
 // A run of all its stages, made as the command makes it, does what its dry run said.
 func TestDryRunOfARun(t *testing.T) { //nolint:paralleltest // see theWorld
+	slow(t)
 	_, west := connect(t)
 	const ns = "foretold-run"
 	create(t, west, ns, definition(ns, "Thing", "v1"))

@@ -338,6 +338,7 @@ func status(w http.ResponseWriter, code int, reason string) bool {
 }
 
 func TestFollowThroughFaults(t *testing.T) {
+	slow(t)
 	// Not beside others: a kind that another test takes away during an outage cannot be told from one that failed.
 	east, _ := connect(t)
 	const ns = "faults"

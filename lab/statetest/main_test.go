@@ -81,6 +81,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// slow leaves a test that takes long to make e2e.
+func slow(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LIFEBOAT_E2E") == "" {
+		t.Skip("takes long: run with make e2e")
+	}
+}
+
 // connect returns clients of both sites.
 func connect(t *testing.T) (east, west *kube.Client) {
 	t.Helper()

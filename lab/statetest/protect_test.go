@@ -134,6 +134,7 @@ func (p *protection) document(point *dr.RecoveryPoint, path string) string {
 }
 
 func TestProtectThroughOutagesAndMoves(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	east, west := connect(t)
 	const ns = "protected"

@@ -62,6 +62,7 @@ func versions(t *testing.T, c *kube.Client, ns string) map[string]string {
 // A list of many pages among objects of others: what is done costs no write, what is missing or differs is
 // mended, and what is not ours stays.
 func TestManyObjects(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	_, west := connect(t)
 	const ns = "many"
@@ -137,6 +138,7 @@ func TestLaterPointOverAnEarlierOne(t *testing.T) {
 
 // Large objects are restored and compared a few at a time.
 func TestLargeObjects(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	_, west := connect(t)
 	const ns, n = "large", 40
@@ -159,6 +161,7 @@ func TestLargeObjects(t *testing.T) {
 
 // An owner that is found by a list is the owner of what is applied after it.
 func TestOwnersAmongMany(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	_, west := connect(t)
 	const ns = "owners"

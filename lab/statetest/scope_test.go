@@ -133,6 +133,7 @@ func TestCaptureOfAnAPIThatTheApplicationServes(t *testing.T) {
 
 // TestFollowWithWhatIsGranted follows an application with what deploy/rbac grants and no more.
 func TestFollowWithWhatIsGranted(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	east, _ := connect(t)
 	const ns = "shop" // as the file has it
