@@ -105,7 +105,7 @@ func (t *attempt) once(ctx context.Context, want *unstructured.Unstructured, see
 		return 0, err
 	}
 	if seen == absent {
-		if res, err := t.create(ctx, want); !apierrors.IsAlreadyExists(err) {
+		if res, err := t.create(ctx, want); !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) {
 			return res, err
 		}
 	}
@@ -161,7 +161,7 @@ func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (
 	for _, v := range t.dry.option() {
 		params = append(params, "dryRun", v)
 	}
-	raw, err := t.direct.send(ctx, http.MethodPost, place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace}, body, params...)
+	raw, err := t.post(ctx, body, params)
 	switch {
 	case apierrors.IsBadRequest(err): // it has fields that the target does not know
 		return 0, &unrepeatable{err}
@@ -179,6 +179,21 @@ func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (
 	}
 	t.met(made.UID)
 	return created, t.writeStatus(ctx, &made)
+}
+
+// post makes the object. An API server holds up each POST of a custom resource for two seconds while the kind's
+// CRD is younger than that, but no apply; one without force changes nothing that somebody else made meanwhile.
+func (t *attempt) post(ctx context.Context, body []byte, params []string) ([]byte, error) {
+	to := place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace}
+	if t.item.custom {
+		object := to
+		object.name = t.item.key.Name
+		raw, err := t.direct.do(ctx, http.MethodPatch, string(types.ApplyPatchType), object, body, params)
+		if err == nil || !strings.Contains(err.Error(), typedPatch) {
+			return raw, err
+		}
+	}
+	return t.direct.send(ctx, http.MethodPost, to, body, params...)
 }
 
 func (t *attempt) update(ctx context.Context, want, live *unstructured.Unstructured, ours bool) (result, error) {
