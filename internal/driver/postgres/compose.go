@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -166,7 +167,10 @@ func (c *composer) turn(ctx context.Context, timeline uint32, number uint64) err
 	}
 	c.number, c.name = number, name
 	is, err := c.tree.Read(ctx, path.Join(c.directory, walDir, segmentName(c.base.Postgres.Timeline, number, c.size)))
-	if err == nil && uint64(len(is)) == c.size {
+	if err != nil && !errors.Is(err, dr.ErrNotFound) {
+		return err // not for a log without it: what lies before the first piece would be zeros
+	}
+	if uint64(len(is)) == c.size {
 		c.data = is
 		return nil
 	}
@@ -187,8 +191,8 @@ func (c *composer) flush(ctx context.Context) error {
 // settings tells the server to recover, and up to where.
 func (c *composer) settings(ctx context.Context) error {
 	old, err := c.tree.Read(ctx, path.Join(c.directory, settingsFile))
-	if err != nil {
-		old = nil // a server may be without
+	if err != nil && !errors.Is(err, dr.ErrNotFound) { // a server may be without
+		return err
 	}
 	var out strings.Builder
 	for _, l := range strings.Split(strings.TrimRight(string(old), "\n"), "\n") {
