@@ -111,10 +111,7 @@ func (r Runner) pod(ctx context.Context, e *dr.ExecHook) (*corev1.Pod, error) {
 	slices.SortFunc(list.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	for i := range list.Items {
 		p := &list.Items[i]
-		ready := slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-		})
-		if ready && p.DeletionTimestamp == nil && len(p.Spec.Containers) > 0 {
+		if kube.PodReady(p) && len(p.Spec.Containers) > 0 {
 			return p, nil
 		}
 	}

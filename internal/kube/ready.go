@@ -2,7 +2,9 @@ package kube
 
 import (
 	"fmt"
+	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -14,6 +16,13 @@ func Ready(obj *unstructured.Unstructured) (ready bool, state string) {
 		return f(obj)
 	}
 	return true, "present"
+}
+
+// PodReady says whether a pod is ready, and stays.
+func PodReady(p *corev1.Pod) bool {
+	return p.DeletionTimestamp == nil && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // HasReadiness says whether Ready can say anything but yes of this kind.

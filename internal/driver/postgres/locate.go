@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"lifeboat.dev/lifeboat/internal/dr"
+	"lifeboat.dev/lifeboat/internal/kube"
 )
 
 const (
@@ -81,14 +82,8 @@ func (d *Driver) pod(ctx context.Context, service *corev1.Service) (*corev1.Pod,
 		return nil, d.missing(err, "pods of Service", service.Namespace, service.Name)
 	}
 	for i := range pods.Items {
-		p := &pods.Items[i]
-		if p.DeletionTimestamp != nil || p.Status.Phase != corev1.PodRunning {
-			continue
-		}
-		for _, c := range p.Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				return p, nil
-			}
+		if p := &pods.Items[i]; p.Status.Phase == corev1.PodRunning && kube.PodReady(p) {
+			return p, nil
 		}
 	}
 	return nil, dr.Errorf(dr.ClassUnreachable, nil, fmt.Sprintf("Look at its pods: kubectl -n %s get pods -l %s", service.Namespace, labels.SelectorFromSet(service.Spec.Selector)),
