@@ -169,15 +169,13 @@ func endedLogs(ctx context.Context, v *Vault, points []PointFate) ([]string, err
 
 // removeLogs removes parts of logs; what the store retains stays.
 func removeLogs(ctx context.Context, v *Vault, names []string) (retained int, err error) {
-	for _, name := range names {
-		err := v.store.Delete(ctx, logPrefix+name)
-		if errors.Is(err, blob.ErrRetained) {
+	err = blob.DeleteAll(ctx, v.store, len(names), func(i int) string { return logPrefix + names[i] }, func(_ int, kept bool) {
+		if kept {
 			retained++
-			continue
 		}
-		if err != nil {
-			return retained, failed(err, "cannot remove log %s", name)
-		}
+	})
+	if err != nil {
+		return retained, failed(err, "cannot remove logs from the vault at %s", v.Location())
 	}
 	return retained, nil
 }

@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"lifeboat.dev/lifeboat/internal/vault/blob"
 )
@@ -18,7 +15,6 @@ import (
 const (
 	smallPack  = packSize / 4 // packs below that are put together
 	smallPacks = 16           // when there are so many of them
-	deleters   = 8            // objects that are deleted at the same time
 )
 
 // PruneOptions steer Prune.
@@ -332,7 +328,7 @@ func (p *pruner) removePacks(ctx context.Context) error {
 		return err
 	}
 	done := 0
-	return deleteAll(ctx, p.repo.store, "pack", len(doomed), func(i int) string { return doomed[i].Name }, func(i int, retained bool) {
+	err := blob.DeleteAll(ctx, p.repo.store, len(doomed), func(i int) string { return doomed[i].Name }, func(i int, retained bool) {
 		if retained {
 			p.report.Retained++
 			p.report.RetainedBytes += doomed[i].Size
@@ -342,28 +338,10 @@ func (p *pruner) removePacks(ctx context.Context) error {
 		done++
 		p.say("removing packs", done, len(doomed))
 	})
-}
-
-// deleteAll deletes n objects, several at once, and tells of each, one at a time, whether the store keeps it
-// until it may go.
-func deleteAll(ctx context.Context, store blob.Store, what string, n int, name func(i int) string, told func(i int, retained bool)) error {
-	var mu sync.Mutex
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(deleters)
-	for i := range n {
-		group.Go(func() error {
-			err := store.Delete(ctx, name(i))
-			retained := errors.Is(err, blob.ErrRetained)
-			if err != nil && !retained {
-				return fmt.Errorf("remove %s: %w", what, err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			told(i, retained)
-			return nil
-		})
+	if err != nil {
+		return fmt.Errorf("remove pack: %w", err)
 	}
-	return group.Wait()
+	return nil
 }
 
 // RemoveSnapshots removes snapshots; what they alone named is removed by Prune. It says how many of
@@ -374,10 +352,13 @@ func (m *Maintenance) RemoveSnapshots(ctx context.Context, ids []ID) (retained i
 	if err := m.lock.verify(ctx); err != nil {
 		return 0, fmt.Errorf("remove snapshots: %w", err)
 	}
-	err = deleteAll(ctx, m.repo.store, "snapshot", len(ids), func(i int) string { return snapshotDir + ids[i].String() }, func(_ int, kept bool) {
+	err = blob.DeleteAll(ctx, m.repo.store, len(ids), func(i int) string { return snapshotDir + ids[i].String() }, func(_ int, kept bool) {
 		if kept {
 			retained++
 		}
 	})
-	return retained, err
+	if err != nil {
+		return retained, fmt.Errorf("remove snapshot: %w", err)
+	}
+	return retained, nil
 }

@@ -232,7 +232,7 @@ func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
 	if err := p.lock.verify(ctx); err != nil {
 		return err
 	}
-	err := deleteAll(ctx, p.repo.store, "index", len(old), func(i int) string { return indexDir + old[i].id.String() }, func(i int, retained bool) {
+	err := blob.DeleteAll(ctx, p.repo.store, len(old), func(i int) string { return indexDir + old[i].id.String() }, func(i int, retained bool) {
 		if !retained {
 			return
 		}
@@ -242,7 +242,7 @@ func (p *pruner) replaceIndexes(ctx context.Context, old []ledgerFile) error {
 		}
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("remove index: %w", err)
 	}
 	ids, err := p.repo.listIDs(ctx, indexDir)
 	p.report.Indexes = len(ids)
