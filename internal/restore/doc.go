@@ -12,6 +12,7 @@
 // Apply first surveys what is there, from lists a page at a time of the kinds and namespaces of the set, and
 // keeps a byte of each object: what is not there costs one write, what is done already nothing, and only what
 // differs is looked at again when its turn comes. That is also how it resumes. Verify reads the same lists.
-// Objects are made by a POST, which costs an API server less than an apply; the first apply over one takes
-// its fields over (see adopt), so that what a later recovery point does not have any more goes.
+// Objects are made by a POST, which costs an API server less than an apply (custom resources are applied: see
+// post); the first apply over one takes its fields over (see adopt), so that what a later recovery point does not
+// have any more goes.
 package restore

@@ -184,16 +184,20 @@ func (t *attempt) create(ctx context.Context, want *unstructured.Unstructured) (
 // post makes the object. An API server holds up each POST of a custom resource for two seconds while the kind's
 // CRD is younger than that, but no apply; one without force changes nothing that somebody else made meanwhile.
 func (t *attempt) post(ctx context.Context, body []byte, params []string) ([]byte, error) {
-	to := place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace}
+	to := t.place(t.item.key, t.version.name)
 	if t.item.custom {
-		object := to
-		object.name = t.item.key.Name
-		raw, err := t.direct.do(ctx, http.MethodPatch, string(types.ApplyPatchType), object, body, params)
+		raw, err := t.direct.do(ctx, http.MethodPatch, string(types.ApplyPatchType), to, body, params)
 		if err == nil || !strings.Contains(err.Error(), typedPatch) {
 			return raw, err
 		}
 	}
+	to.name = ""
 	return t.direct.send(ctx, http.MethodPost, to, body, params...)
+}
+
+// place is where an object is, in a version.
+func (a *site) place(k key, version string) place {
+	return place{resource: a.target.gvr(k.GroupKind, version), namespace: k.Namespace, name: k.Name}
 }
 
 func (t *attempt) update(ctx context.Context, want, live *unstructured.Unstructured, ours bool) (result, error) {
@@ -392,7 +396,9 @@ func (t *attempt) writeStatus(ctx context.Context, live metav1.Object) error {
 	if err != nil {
 		return fmt.Errorf("encoding its status: %w", err)
 	}
-	_, err = t.direct.patch(ctx, place{resource: t.target.gvr(t.item.key.GroupKind, t.version.name), namespace: t.item.key.Namespace, name: t.item.key.Name, sub: "status"}, raw,
+	to := t.place(t.item.key, t.version.name)
+	to.sub = "status"
+	_, err = t.direct.patch(ctx, to, raw,
 		"fieldManager", kube.FieldManager)
 	if err != nil {
 		return fmt.Errorf("restoring its status: %w", err)
